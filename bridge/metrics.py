@@ -1,0 +1,53 @@
+"""Everything that `/metrics` shows, grouped by concern. Labels have few, fixed values: never a call or a number."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Twilio's side
+CALLS_LIVE = Gauge("bridge_calls_live", "Calls whose media is arriving or being finished.")
+DEFECTS = Counter("bridge_defects_total", "Tasks of calls that failed for a reason nobody foresaw; the log has it.")
+CALLS = Counter("bridge_calls_total", "Calls ended.", ["reason"])
+VOICE_ANSWERS = Counter("bridge_voice_answers_total", "Answers to POST /twilio/voice.", ["answer"])
+REFUSALS = Counter("bridge_refusals_total", "Requests and streams refused.", ["why"])
+MESSAGES = Counter("bridge_twilio_messages_total", "Media Streams messages by event.", ["event"])
+MESSAGES_IGNORED = Counter("bridge_twilio_messages_ignored_total", "Messages that were not acted on.", ["why"])
+
+# Audio
+AUDIO_SECONDS = Counter("bridge_audio_seconds_total", "Seconds of audio received.", ["track"])
+AUDIO_ANOMALIES = Counter("bridge_audio_anomalies_total", "Timestamps out of line with the audio.", ["kind"])
+GAP_SECONDS = Counter("bridge_gap_seconds_total", "Seconds of audio reported as missing.", ["reason"])
+JOURNAL_REFUSALS = Counter("bridge_journal_refusals_total", "File operations of the audio journal that failed.")
+TICK_SECONDS = Histogram(
+    "bridge_tick_seconds",
+    "Time that one tick takes for all calls.",
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.05),
+)
+
+# Whisper's side
+WHISPER_CONNECTS = Counter("bridge_whisper_connects_total", "Attempts to open a Whisper socket.", ["result"])
+WHISPER_OPEN = Gauge("bridge_whisper_sockets_open", "Whisper sockets open now.")
+WHISPER_DROPS = Counter("bridge_whisper_drops_total", "Whisper sockets lost before their session ended.", ["cause"])
+WHISPER_MESSAGES = Counter("bridge_whisper_messages_total", "Messages from Whisper.", ["type"])
+EVENTS_DROPPED = Counter("bridge_events_dropped_total", "Gaps and digits given up because the outbox is behind.")
+FINALS = Counter("bridge_finals_total", "Final transcripts published.", ["track"])
+
+# Outbox
+OUTBOX_PENDING = Gauge("bridge_outbox_pending", "Events that are not yet delivered.")
+OUTBOX_OLDEST_SECONDS = Gauge("bridge_outbox_oldest_pending_seconds", "Age of the oldest such event.")
+OUTBOX_DEAD = Gauge("bridge_outbox_dead", "Events given up (dead letters).")
+OUTBOX_LANES_BACKOFF = Gauge(
+    "bridge_outbox_lanes_backoff", "Lanes (a call at an endpoint) whose next event failed and waits."
+)
+OUTBOX_PUBLISH_SECONDS = Histogram(
+    "bridge_outbox_publish_seconds",
+    "Time from the wish to publish to the durable commit.",
+    buckets=(0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 1, 5),
+)
+
+# Webhook
+DELIVERIES = Counter("bridge_webhook_deliveries_total", "Attempts to deliver an event.", ["result"])
+DELIVERY_ADDED_SECONDS = Histogram(
+    "bridge_webhook_added_seconds",
+    "Time from an event's publication to its first POST.",
+    buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 1, 5, 60, 600),
+)
+PARTIALS = Counter("bridge_webhook_partials_total", "Partial transcripts by what became of them.", ["result"])

@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.audio import journal as module
+from bridge.audio.journal import SEGMENT, Journal
+
+
+def read(journal: Journal, offset: int, count: int) -> bytes:
+    out = np.empty(count, np.uint8)
+    journal.read_into(offset, out)
+    return out.tobytes()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "track")
+
+
+def pattern(count: int) -> bytes:
+    return np.random.default_rng(count).integers(0, 256, count, dtype=np.uint8).tobytes()
+
+
+def test_what_goes_in_comes_out_across_segments(journal: Journal) -> None:
+    audio = pattern(3 * SEGMENT + 77)
+    for start in range(0, len(audio), 160):
+        journal.append(audio[start : start + 160])
+    assert journal.end == len(audio)
+    assert read(journal, SEGMENT - 10, 300) == audio[SEGMENT - 10 : SEGMENT + 290]
+    assert read(journal, 0, len(audio)) == audio
+    journal.close(delete=True)
+
+
+def test_before_the_start_there_is_silence(journal: Journal) -> None:
+    journal.append(b"abc")
+    assert read(journal, -2, 5) == b"\xff\xffabc"
+    journal.close(delete=True)
+
+
+def test_memory_is_bounded_by_three_segments(journal: Journal) -> None:
+    journal.append(pattern(20 * SEGMENT))
+    for offset in range(0, 20 * SEGMENT, SEGMENT // 2):
+        read(journal, offset, 256)
+        assert len(journal._segments) <= 3
+    journal.close(delete=True)
+
+
+def test_release_deletes_whole_segments_only(journal: Journal, tmp_path: Path) -> None:
+    audio = pattern(4 * SEGMENT)
+    journal.append(audio)
+    journal.release(2 * SEGMENT + 5)
+    assert journal.start == 2 * SEGMENT
+    assert sorted(p.name for p in (tmp_path / "track").glob("*.ulaw")) == ["000002.ulaw", "000003.ulaw"]
+    assert read(journal, 2 * SEGMENT, 100) == audio[2 * SEGMENT : 2 * SEGMENT + 100]
+    journal.release(10**9)
+    assert journal.start <= journal.end
+    journal.close(delete=True)
+
+
+def test_files_hold_what_was_appended_without_closing(journal: Journal, tmp_path: Path) -> None:
+    audio = pattern(SEGMENT + 100)
+    journal.append(audio)
+    files = tmp_path / "track"
+    end = int.from_bytes((files / "end").read_bytes(), "little")
+    content = (files / "000000.ulaw").read_bytes() + (files / "000001.ulaw").read_bytes()
+    assert content[:end] == audio
+    assert (files / "000000.ulaw").stat().st_mode & 0o777 == 0o600
+    journal.close(delete=False)
+    assert (files / "000001.ulaw").exists()
+
+
+def test_close_with_delete_leaves_nothing(journal: Journal, tmp_path: Path) -> None:
+    journal.seam(0)
+    journal.append(pattern(SEGMENT * 2 + 5))
+    journal.release(SEGMENT + 1)
+    journal.close(delete=True)
+    assert not (tmp_path / "track").exists()
+
+
+def test_seams_place_offsets_on_the_calls_clock(journal: Journal, tmp_path: Path) -> None:
+    journal.seam(800)
+    journal.append(b"x" * 1000)
+    journal.seam(80_000)
+    journal.append(b"x" * 10)
+    assert [journal.clock(o) for o in (0, 999, 1000, 1009)] == [800, 1799, 80_000, 80_009]
+    assert (tmp_path / "track" / "seams").read_text() == "0 800\n1000 80000\n"
+    journal.close(delete=True)
+
+
+def test_beyond_the_limit_the_oldest_audio_goes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 3 * SEGMENT)
+    audio = pattern(5 * SEGMENT + 10)
+    for start in range(0, len(audio), 4000):
+        journal.append(audio[start : start + 4000])
+    assert journal.start > 0
+    assert journal.end - journal.start <= 3 * SEGMENT
+    assert read(journal, journal.start, 100) == audio[journal.start : journal.start + 100]
+    journal.close(delete=True)
+
+
+def test_a_disk_that_refuses_leaves_the_audio_in_memory(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    journal = Journal(blocked / "track")
+    audio = pattern(2 * SEGMENT + 9)
+    journal.seam(0)
+    journal.append(audio)
+    assert read(journal, 5, 2 * SEGMENT) == audio[5 : 5 + 2 * SEGMENT]
+    journal.release(SEGMENT)
+    journal.close(delete=True)
+
+
+def test_a_disk_that_fills_up_is_noticed_before_it_is_written_to(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    journal.append(pattern(SEGMENT))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    journal.append(b"kept in memory")
+    assert read(journal, SEGMENT, 14) == b"kept in memory"
+    assert not (tmp_path / "track" / "000001.ulaw").exists()
+    journal.close(delete=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cuts=st.lists(st.integers(1, 3 * SEGMENT // 2), max_size=6), reads=st.lists(st.integers(0, 1 << 20), max_size=8))
+def test_any_cut_reads_the_same(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], reads: list[int]
+) -> None:
+    journal = Journal(tmp_path_factory.mktemp("journals") / "track")
+    audio = pattern(sum(cuts))
+    done = 0
+    for cut in cuts:
+        journal.append(audio[done : done + cut])
+        done += cut
+    for offset in reads:
+        if offset < len(audio):
+            assert read(journal, offset, min(400, len(audio) - offset)) == audio[offset : offset + 400]
+    journal.close(delete=True)
