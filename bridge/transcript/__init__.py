@@ -1,0 +1,1 @@
+"""From what Whisper says to what is published: absolute times and trimming."""

@@ -1,0 +1,51 @@
+from pydantic import SecretStr
+
+from bridge.config import WhisperConfig
+from bridge.whisper.endpoint import DIALECT_PROBES, Endpoint, Endpoints
+from bridge.whisper.protocol import Dialect
+
+
+def test_auto_starts_with_the_current_dialect_and_learns_from_a_rejection() -> None:
+    endpoint = Endpoint("ws://x/websocket", "", "auto")
+    assert endpoint.dialect is Dialect.V1
+    assert endpoint.rejected(Dialect.V1)
+    assert endpoint.dialect is Dialect.SEED
+
+
+def test_sessions_that_were_refused_together_count_once() -> None:
+    endpoint = Endpoint("ws://x/websocket", "", "auto")
+    assert endpoint.rejected(Dialect.V1)
+    assert endpoint.rejected(Dialect.V1)
+    assert endpoint.dialect is Dialect.SEED
+
+
+def test_both_refused_means_trying_in_turn() -> None:
+    endpoint = Endpoint("ws://x/websocket", "", "auto")
+    endpoint.rejected(Dialect.V1)
+    endpoint.rejected(Dialect.SEED)
+    assert endpoint.dialect is Dialect.V1
+
+
+def test_a_confirmed_dialect_is_given_up_only_after_several_rejections() -> None:
+    endpoint = Endpoint("ws://x/websocket", "", "auto")
+    endpoint.accepted(Dialect.V1)
+    for _ in range(DIALECT_PROBES - 1):
+        assert not endpoint.rejected(Dialect.V1)
+        assert endpoint.dialect is Dialect.V1
+    assert endpoint.rejected(Dialect.V1)
+    assert endpoint.dialect is Dialect.SEED
+
+
+def test_a_dialect_that_was_configured_is_never_changed() -> None:
+    endpoint = Endpoint("ws://x/websocket", "", "seed")
+    assert not endpoint.rejected(Dialect.SEED)
+    assert endpoint.dialect is Dialect.SEED
+
+
+def test_calls_share_what_one_of_them_learned() -> None:
+    endpoints = Endpoints()
+    config = WhisperConfig(url="ws://x/websocket", fallback_url="ws://y/websocket", api_key=SecretStr("k"))
+    first, fallback = endpoints.of(config)
+    assert (first.url, fallback.url, first.api_key) == ("ws://x/websocket", "ws://y/websocket", "k")
+    assert endpoints.of(config)[0] is first
+    assert endpoints.of(config.model_copy(update={"dialect": "seed"}))[0] is not first

@@ -1,0 +1,310 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from bridge.audio import mulaw
+from bridge.audio.journal import Journal
+from bridge.audio.tick import Tick
+from bridge.audio.upsample import FRAME, FRAME_OUT
+from bridge.config import WhisperConfig
+from bridge.transcript.heard import Heard
+from bridge.whisper import session as module
+from bridge.whisper.endpoint import Endpoint, Endpoints
+from bridge.whisper.session import Listener, Session
+from tests.doubles.numbered import Connection, NumberedWhisper, speech
+
+
+@dataclass
+class Track:
+    """A session at work on a journal, and what it tells."""
+
+    session: Session
+    journal: Journal
+    finals: list[Heard] = field(default_factory=list)
+    partials: list[Heard] = field(default_factory=list)
+    lost: list[tuple[int, int]] = field(default_factory=list)
+
+    def hear(self, audio: bytes) -> None:
+        for start in range(0, len(audio), 160):
+            self.journal.append(audio[start : start + 160])
+            self.session.heard()
+
+    async def live(self, audio: bytes, speed: float) -> None:
+        """Audio as Twilio brings it, but `speed` times faster."""
+        began = asyncio.get_running_loop().time()
+        for number, start in enumerate(range(0, len(audio), 160)):
+            self.journal.append(audio[start : start + 160])
+            self.session.heard()
+            await asyncio.sleep(began + (number + 1) * 0.02 / speed - asyncio.get_running_loop().time())
+
+    async def to_the_end(self, timeout: float = 20) -> None:
+        self.session.finish()
+        async with asyncio.timeout(timeout):
+            await self._task
+
+    _task: asyncio.Task[None] = field(init=False)
+
+    @property
+    def words(self) -> list[str]:
+        return [word for final in self.finals for word in final.text.split()]
+
+
+@asynccontextmanager
+async def track(
+    directory: Path,
+    server: NumberedWhisper | str,
+    config: WhisperConfig | None = None,
+    endpoints: tuple[Endpoint, ...] | None = None,
+) -> AsyncIterator[Track]:
+    url = server if isinstance(server, str) else server.url
+    # Replay as fast as the sockets take it: these tests are about what is sent, not when.
+    settings = (config or WhisperConfig(url=url)).model_copy(update={"replay_speed": 100.0})
+    tick = Tick()
+
+    async def final(heard: Heard, settled: int) -> None:
+        assert settled >= heard.end
+        made.finals.append(heard)
+
+    made: Track
+    session = Session(
+        Journal(directory / "track"),
+        tick=tick,
+        endpoints=endpoints or Endpoints().of(settings.model_copy(update={"url": url})),
+        whisper=settings,
+        listener=Listener(
+            final=final,
+            partial=lambda heard: made.partials.append(heard),
+            lost=lambda start, end: made.lost.append((start, end)),
+        ),
+    )
+    made = Track(session, session.journal)
+    made._task = asyncio.create_task(session.run())
+    try:
+        yield made
+    finally:
+        made._task.cancel()
+        await asyncio.gather(made._task, return_exceptions=True)
+        tick.close()
+        made.journal.close(delete=True)
+
+
+def numbered(numbers: range) -> list[str]:
+    return [f"w{number}" for number in numbers]
+
+
+def drop(after: dict[int, int], how: Callable[[ServerConnection], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Break connection `n` once it has received `after[n]` bytes of PCM."""
+
+    async def fault(number: int, connection: Connection, socket: ServerConnection) -> None:
+        if number in after and len(connection.pcm) >= after[number]:
+            await how(socket)
+
+    return fault
+
+
+async def reset(socket: ServerConnection) -> None:
+    socket.transport.abort()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_FIRST_S", 0.005)
+    monkeypatch.setattr(module, "FINISH_TIMEOUT_S", 0.4)
+
+
+async def test_a_call_is_understood_word_for_word(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server, track(tmp_path, server) as call:
+        call.hear(speech(range(10)))
+        await call.to_the_end()
+        assert call.words == numbered(range(10))
+        (connection,) = server.connections
+        assert connection.frame_sizes == {2 * FRAME_OUT}
+        assert connection.texts == ['{"type": "end_audio"}']
+        await asyncio.sleep(0.05)
+        assert connection.close_code == 1000
+        assert connection.headers.get("Authorization") is None
+
+
+async def test_times_are_offsets_into_the_journal(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server, track(tmp_path, server) as call:
+        call.hear(b"\xff" * 8000 + speech(range(2)))
+        await call.to_the_end()
+        (final,) = call.finals
+        assert abs(final.start - 8000) < 8 * 10
+        assert abs(final.words[1].start - (8000 + 260 * 8)) < 8 * 10
+        assert abs(final.end - (8000 + 460 * 8)) < 8 * 10
+
+
+async def test_the_key_travels_as_api_key(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        endpoint = Endpoint(server.url, "s3cret", "v1")
+        async with track(tmp_path, server, endpoints=(endpoint,)) as call:
+            call.hear(speech(range(1)))
+            await call.to_the_end()
+        assert server.connections[0].headers["Authorization"] == "Api-Key s3cret"
+
+
+async def test_the_first_word_survives_a_handshake_that_hangs(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.delay_s = [1.0]
+        async with track(tmp_path, server) as call:
+            await call.live(speech(range(8)), speed=4)
+            await call.to_the_end()
+        assert call.words == numbered(range(8))
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("dialect", ["v1", "seed"])
+async def test_auto_finds_the_dialect_and_loses_no_audio(tmp_path: Path, dialect: str) -> None:
+    async with NumberedWhisper() as server:
+        server.dialects = (dialect,)
+        endpoint = Endpoint(server.url, "", "auto")
+        for call_number in range(2):
+            async with track(tmp_path / str(call_number), server, endpoints=(endpoint,)) as call:
+                call.hear(speech(range(6)))
+                await call.to_the_end()
+            assert call.words == numbered(range(6))
+        assert endpoint.dialect == dialect
+        assert len(server.connections) == (2 if dialect == "v1" else 3)  # the second call asks the right way at once
+
+
+@pytest.mark.parametrize("how", ["reset", "1011", "1000", "1012"])
+async def test_what_was_not_finalised_when_the_socket_dropped_is_sent_again(tmp_path: Path, how: str) -> None:
+    async def close(socket: ServerConnection) -> None:
+        if how == "reset":
+            await reset(socket)
+        else:
+            await socket.close(int(how))
+
+    async with NumberedWhisper() as server:
+        server.fault = drop({0: 20_000, 1: 90_000, 2: 33_333}, close)
+        async with track(tmp_path, server, endpoints=(Endpoint(server.url, "", "v1"),)) as call:
+            await call.live(speech(range(40)), speed=10)
+            await call.to_the_end()
+        assert call.words == numbered(range(40))
+        assert len(server.connections) == 4
+        assert all(a.end <= b.start + 80 for a, b in zip(call.finals, call.finals[1:], strict=False))
+
+
+async def test_replayed_audio_is_marked_by_where_it_lies(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.fault = drop({0: 30_000}, reset)
+        async with track(tmp_path, server) as call:
+            await call.live(speech(range(12)), speed=10)
+            await call.to_the_end()
+        recovered = [final.start < call.session.resent_until for final in call.finals]
+        assert recovered[0]
+        assert not recovered[-1]
+
+
+async def test_a_drop_between_end_audio_and_finished_keeps_the_last_words(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+
+        async def fault(number: int, connection: Connection, socket: ServerConnection) -> None:
+            if number == 0 and len(connection.pcm) >= 4 * 3 * 260 * 8:
+                await reset(socket)
+
+        server.fault = fault
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(3)))
+            await call.to_the_end()
+        assert call.words == numbered(range(3))
+
+
+async def test_finished_that_never_comes_does_not_hold_the_call(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.finishes = False
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(2)))
+            await call.to_the_end()
+        assert call.words == numbered(range(2))
+
+
+async def test_refused_upgrades_are_tried_again(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.refuse = [503, 429, 404]
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(3)))
+            await call.to_the_end()
+        assert call.words == numbered(range(3))
+
+
+async def test_a_second_failed_connect_turns_to_the_fallback(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        dead = Endpoint("ws://127.0.0.1:9/websocket", "", "v1")
+        async with track(tmp_path, server, endpoints=(dead, Endpoint(server.url, "", "v1"))) as call:
+            call.hear(speech(range(3)))
+            await call.to_the_end()
+        assert call.words == numbered(range(3))
+
+
+async def test_partials_replace_each_other_and_finals_follow(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.partials = True
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(4)))
+            await call.to_the_end()
+        assert [p.text for p in call.partials][:3] == ["w0", "w0 w1", "w0 w1 w2"]
+        assert call.words == numbered(range(4))
+
+
+async def test_a_server_that_gives_no_times_loses_nothing(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.word_times = False
+        server.fault = drop({0: 60_000}, reset)
+        async with track(tmp_path, server, endpoints=(Endpoint(server.url, "", "v1"),)) as call:
+            await call.live(speech(range(16)), speed=4)
+            await call.to_the_end()
+        assert set(numbered(range(16))) <= set(call.words)
+        assert len(call.words) == 16
+
+
+async def test_no_audio_needs_no_answer(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server, track(tmp_path, server) as call:
+        await call.to_the_end()
+        assert call.finals == []
+
+
+async def test_silence_does_not_grow_the_journal(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server, track(tmp_path, server) as call:
+        call.session.heard()
+        call.hear(bytes([mulaw.SILENCE]) * 8000 * 100)
+        async with asyncio.timeout(20):
+            while call.session.cursor < 8000 * 99:
+                await asyncio.sleep(0.02)
+        assert call.journal.start > 8000 * 40
+        await call.to_the_end()
+        assert call.lost == []
+
+
+async def test_audio_given_up_while_whisper_was_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.audio.journal.LIMIT", 20 * 8000)
+    async with NumberedWhisper() as server:
+        server.delay_s = [0.5]
+        async with track(tmp_path, server) as call:
+            call.hear(b"\xff" * 8000 * 40 + speech(range(3)))
+            await call.to_the_end()
+        ((start, end),) = call.lost
+        assert start == 0
+        assert 8000 * 20 <= end <= 8000 * 40
+        assert call.words == numbered(range(3))
+
+
+async def test_pacing_holds_a_backlog_back(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.delay_s = [0.2]
+        async with track(tmp_path, server) as call:
+            call.session._whisper = call.session._whisper.model_copy(update={"replay_speed": 2.0})
+            call.hear(b"\xff" * 8000 * 3)
+            await asyncio.sleep(0.2)
+            while not server.connections:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            sent = call.session.cursor / 8000
+            assert 1.0 <= sent <= 2.3  # a second at once, then twice real time
+            assert call.session.cursor % FRAME == 0
