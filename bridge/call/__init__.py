@@ -1,0 +1,1 @@
+"""One telephone call: its clock, its tracks, and every task that belongs to it."""

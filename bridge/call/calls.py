@@ -1,0 +1,98 @@
+"""The live calls of this process."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from bridge import events, log, metrics
+from bridge.call.call import About, Call
+from bridge.call.services import Services
+from bridge.config import NumberSettings
+
+LOOK_AFTER_S: Final = 0.2
+"""How often calls are looked after that nothing arrives on."""
+
+REMEMBERED: Final = 10_000
+"""Ended calls whose ids are remembered, so that none of them starts again."""
+
+_logger = log.get(__name__)
+
+
+class Calls:
+    """Starts calls, finds them by id, and ends them. `run` is its task."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._calls: dict[str, Call] = {}
+        self._ended: dict[str, None] = {}  # a set that forgets its oldest
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._calls.values()))
+
+    def get(self, call_sid: str) -> Call | None:
+        """The live call of that id."""
+        return self._calls.get(call_sid)
+
+    def has_ended(self, call_sid: str) -> bool:
+        """Whether the call has been transcribed to its end: its `call.ended` is, or will be, its last event."""
+        call = self._calls.get(call_sid)
+        return call.ending if call else call_sid in self._ended
+
+    def start(
+        self,
+        about: About,
+        settings: NumberSettings,
+        stream_sid: str,
+        tracks: list[events.Track],
+    ) -> Call:
+        """The call that this stream belongs to: a new one, or the live one, which the stream then takes over."""
+        call = self._calls.get(about.call_sid)
+        if call is None:
+            call = self._calls[about.call_sid] = Call(about, settings, self._services)
+            self._empty.clear()
+            metrics.CALLS_LIVE.inc()
+            self._services.spawn(self._forget_when_done(call))
+        call.stream(stream_sid, tracks)
+        return call
+
+    async def run(self) -> None:
+        """Look after idle calls, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_AFTER_S)
+            now = self._services.monotonic()
+            for call in self:
+                call.idle(now)
+
+    async def drain(self, deadline_s: float, hurry: asyncio.Event) -> None:
+        """Wait until all calls are over; end those that go on past the deadline or when `hurry` is set."""
+        waiting = [asyncio.create_task(self._empty.wait()), asyncio.create_task(hurry.wait())]
+        await asyncio.wait(waiting, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        for call in self:
+            call.end(call.stream_sid, "drained")
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for calls that are ending; whatever is left after `timeout_s` stays on disk."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            _logger.warning("calls_abandoned", calls=len(self._calls))
+        for call in self:
+            await call.abandon()
+
+    async def _forget_when_done(self, call: Call) -> None:
+        await call.done.wait()
+        del self._calls[call.about.call_sid]
+        metrics.CALLS_LIVE.dec()
+        self._ended[call.about.call_sid] = None
+        if len(self._ended) > REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+        if not self._calls:
+            self._empty.set()

@@ -1,0 +1,77 @@
+"""One track of a call: puts what Twilio sends where it belongs in the journal, with silence in the holes."""
+
+from collections.abc import Callable
+from typing import Final
+
+from bridge import events, metrics
+from bridge.audio import mulaw
+from bridge.audio.journal import Journal
+from bridge.call.clock import milliseconds
+
+TOLERANCE: Final = mulaw.SAMPLE_RATE // 50
+"""Samples by which a timestamp may stray before it means anything: one frame of Twilio's, 20 ms."""
+
+FILL_LIMIT: Final = 5 * mulaw.SAMPLE_RATE
+"""The longest hole that is taken for silence. Beyond it audio is missing, and that is reported."""
+
+IDLE_S: Final = 0.6
+"""Nothing received for this long is a pause, not a late packet: stalls up to 0.25 s are common."""
+
+IDLE_FILL: Final = mulaw.SAMPLE_RATE
+"""Samples of silence that Whisper then hears, so that it finalises what was said before the pause."""
+
+
+class Track:
+    """Appends audio to a journal at its place on the call's clock. Sans-I/O; `now` is in seconds."""
+
+    def __init__(self, name: events.Track, journal: Journal, on_gap: Callable[[int, int], None]) -> None:
+        self.name = name
+        self.journal = journal
+        self.received_until = 0
+        """Where the last received sample lies on the call's clock."""
+        self._on_gap = on_gap  # called with (start, end) on the call's clock
+        self._received_at = 0.0
+        self._filled = False  # silence was added for a pause that is not over
+
+    def media(self, position: int | None, audio: bytes, now: float) -> None:
+        """Keep `audio`, which lies at `position` on the call's clock, or right after the last if None."""
+        journal = self.journal
+        if journal.end == 0:
+            journal.seam(position or 0)
+        elif position is not None:
+            self._line_up(position)
+        journal.append(audio)
+        self.received_until = journal.clock(journal.end)
+        self._received_at = now
+        self._filled = False
+        metrics.AUDIO_SECONDS.labels(self.name).inc(len(audio) / mulaw.SAMPLE_RATE)
+
+    def idle(self, now: float) -> bool:
+        """Add silence once when nothing has been received for a while; True when it did."""
+        if self._filled or self.journal.end == 0 or now - self._received_at < IDLE_S:
+            return False
+        self._fill(IDLE_FILL)
+        return True
+
+    def ms(self, offset: int) -> int:
+        """Where an offset of the journal lies on the call's clock, in ms."""
+        return milliseconds(self.journal.clock(offset))
+
+    def _line_up(self, position: int) -> None:
+        ahead = position - self.journal.clock(self.journal.end)
+        if position - self.received_until > FILL_LIMIT:
+            self._on_gap(self.received_until, position)
+            if not self._filled:
+                self._fill(IDLE_FILL)
+            self.journal.seam(position)
+        elif ahead >= TOLERANCE:
+            self._fill(ahead)
+        elif ahead <= -TOLERANCE:
+            if self._filled:  # the pause was a late delivery: what comes now belongs before the silence
+                self.journal.seam(position)
+            else:
+                metrics.AUDIO_ANOMALIES.labels("backwards").inc()
+
+    def _fill(self, samples: int) -> None:
+        self.journal.append(bytes([mulaw.SILENCE]) * samples)
+        self._filled = True

@@ -1,0 +1,203 @@
+"""The bridge as a process: opens its parts in order, serves until a signal, and closes them in the reverse order."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Final, Self
+
+from aiohttp import web
+
+from bridge import __version__, log
+from bridge.audio.tick import Tick
+from bridge.call.calls import Calls
+from bridge.call.services import Journals, Services
+from bridge.config import Config, WebhookConfig
+from bridge.errors import BridgeError
+from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.sqlite import Sqlite
+from bridge.server import application
+from bridge.twilio.routes import TwilioRoutes
+from bridge.webhook.delivery import Delivery
+from bridge.webhook.partials import Partials
+from bridge.webhook.target import Targets
+from bridge.whisper.endpoint import Endpoints
+
+FINISH_S: Final = 130.0
+"""How long ended calls may wait for their last finals before the process leaves their audio on disk."""
+
+HURRY_S: Final = 10.0
+"""The same after a second signal."""
+
+READY_S: Final = 2.0
+"""An outbox that does not answer within this is not ready."""
+
+_logger = log.get(__name__)
+
+
+class Signals:
+    """What SIGTERM and SIGINT ask for: the first to take no more calls, the second to leave at once."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        """Take the signals over from the interpreter."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._received, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _received(self, number: int) -> None:
+        (self.hurry if self.stop.is_set() else self.stop).set()
+        _logger.info("signal", signal=signal.Signals(number).name, hurry=self.hurry.is_set())
+
+
+class Bridge:
+    """A bridge that listens. Made by `opened`."""
+
+    def __init__(self, config: Config, services: Services, delivery: Delivery, port: int) -> None:
+        self.port = port
+        self.calls = Calls(services)
+        self.draining = False
+        """No more calls are taken."""
+        self._config = config
+        self._services = services
+        self._delivery = delivery
+        self.twilio = TwilioRoutes(
+            config, public_url=self._public_url, calls=self.calls, unready=self._unready
+        )
+
+    async def serve(self, listener: socket.socket) -> web.AppRunner:
+        """Begin to answer requests."""
+        app = application(self.twilio, self._unready_or_down)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        host = self._config.server.host
+        _logger.info(
+            "listening",
+            host=host,
+            port=self.port,
+            url=f"http://{host}:{self.port}",
+            public_url=self._public_url,
+            version=__version__,
+        )
+        return runner
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Take no more calls, and wait for the live ones: until the deadline, or until `hurry` is set."""
+        self.draining = True
+        deadline_s = self._config.server.drain_deadline_s
+        _logger.info("draining", calls=len(self.calls), deadline_s=deadline_s)
+        await self.calls.drain(deadline_s, hurry)
+        await self.calls.finish(HURRY_S if hurry.is_set() else FINISH_S)
+
+    @property
+    def _public_url(self) -> str:
+        return self._config.server.public_url or f"http://{self._config.server.host}:{self.port}"
+
+    def _unready(self) -> str:
+        return "draining" if self.draining else ""
+
+    async def _unready_or_down(self) -> str:
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._delivery.measure()
+        except (OutboxDown, TimeoutError):
+            return "the outbox is down"
+        return self._unready()
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Bridge]:
+    """A bridge that listens; on leaving, calls that are still live are cut and stay on disk.
+
+    Raises `BridgeError` when the port, the outbox or the configuration cannot be used.
+    """
+    config.require_serving()
+    secrets, targets = _secrets(config), Targets(config.webhook.allow_private_networks)
+    with _listener(config) as listener:
+        async with (
+            _opened(Sqlite(config.outbox.directory)) as outbox,
+            Delivery(outbox, secrets, targets) as delivery,
+            Partials(secrets, targets) as partials,
+        ):
+            services = Services(
+                outbox=outbox,
+                tick=Tick(),
+                endpoints=Endpoints(),
+                partials=partials,
+                journals=Journals(config.journal_directory),
+                node=uuid.uuid4().hex,
+                wall=time.time,
+                monotonic=time.monotonic,
+                tasks=set(),
+            )
+            bridge = Bridge(config, services, delivery, listener.getsockname()[1])
+            look_after = asyncio.create_task(bridge.calls.run())
+            runner = await bridge.serve(listener)
+            try:
+                yield bridge
+            finally:
+                look_after.cancel()
+                await asyncio.gather(look_after, return_exceptions=True)
+                await bridge.calls.finish(0)
+                await bridge.twilio.close()
+                await runner.cleanup()
+                services.tick.close()
+                await services.close()
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, let live calls end, and return when everything is stored."""
+    for warning in config.warnings:
+        _logger.warning("configuration", warning=warning)
+    with Signals() as signals:
+        async with opened(config) as bridge:
+            await signals.stop.wait()
+            await bridge.drain(signals.hurry)
+    _logger.info("stopped")
+
+
+@contextlib.contextmanager
+def _listener(config: Config) -> Iterator[socket.socket]:
+    """The socket that the bridge listens on; taken first, so that a used port is found before anything opens."""
+    host, port = config.server.host, config.server.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise BridgeError(
+            f"cannot listen on {host} port {port} (server.host, server.port): {error}"
+        ) from error
+    with listener:
+        yield listener
+
+
+@contextlib.asynccontextmanager
+async def _opened(outbox: Sqlite) -> AsyncIterator[Sqlite]:
+    await outbox.open()
+    try:
+        yield outbox
+    finally:
+        await outbox.close()
+
+
+def _secrets(config: Config) -> Callable[[str], Sequence[str]]:
+    """The secrets that sign for an endpoint: its number's own, else those of the section."""
+
+    def texts(webhook: WebhookConfig) -> list[str]:
+        return [secret.get_secret_value() for secret in webhook.secret]
+
+    settings = [config.for_number(entry.number).webhook for entry in config.numbers]
+    known = {webhook.url: texts(webhook) for webhook in [*settings, config.webhook]}
+    return lambda endpoint: known.get(endpoint) or texts(config.webhook)

@@ -1,0 +1,1 @@
+"""Twilio's side: signatures, TwiML, stream tokens and the Media Streams protocol."""

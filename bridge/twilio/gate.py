@@ -1,0 +1,89 @@
+"""Who is let in: requests that Twilio signed for our account, and streams that hold a token of ours."""
+
+import time
+from typing import Final
+
+from aiohttp import web
+from multidict import MultiDict
+
+from bridge import log, metrics
+from bridge.config import Config
+from bridge.twilio.media import Start
+from bridge.twilio.signature import HEADER, Signatures
+from bridge.twilio.stream_token import PARAMETER, StreamTokens, Ticket, TokenRefused
+
+LOG_EVERY_S: Final = 1.0
+"""At most one log line about refused signatures in this time; the counter has them all."""
+
+_NOBODY: Final = Ticket("", "", "", "", "", 0.0, "")
+
+_logger = log.get(__name__)
+
+
+class Gate:
+    """Checks signatures and tokens as the configuration asks for it."""
+
+    def __init__(self, config: Config, public_url: str) -> None:
+        token = config.twilio.auth_token.get_secret_value()
+        self.signatures = Signatures([token] if token else [], public_url)
+        self._tokens = StreamTokens(token)
+        self._verify = config.twilio.verify_signatures
+        self._account_sid = config.twilio.account_sid
+        self._public_url = public_url
+        self._logged_at = -LOG_EVERY_S
+
+    async def form(self, request: web.Request) -> MultiDict[str]:
+        """The form of a POST that Twilio signed; raises 403, 400 or 413."""
+        try:
+            posted = await request.post()
+        except (ValueError, LookupError) as error:
+            raise web.HTTPBadRequest(text="the body is not a form") from error
+        form = MultiDict((name, value) for name, value in posted.items() if isinstance(value, str))
+        signature = request.headers.get(HEADER, "")
+        if self._verify and not self.signatures.post_is_valid(request.raw_path, form, signature):
+            self._refuse(self._public_url + request.raw_path, present=bool(signature))
+        return form
+
+    def check_upgrade(self, request: web.Request) -> None:
+        """Raise 403 unless Twilio signed this WebSocket upgrade."""
+        signature = request.headers.get(HEADER, "")
+        if self._verify and not self.signatures.upgrade_is_valid(request.raw_path, signature):
+            self._refuse(self.signatures.stream_origin + request.raw_path, present=bool(signature))
+
+    def is_ours(self, account_sid: str) -> bool:
+        """Whether this is the account that we serve."""
+        return not self._account_sid or account_sid == self._account_sid
+
+    def issue(self, form: MultiDict[str], now: float) -> str:
+        """A token for the stream of the call that Twilio asks about."""
+        return self._tokens.issue(
+            call_sid=form.get("CallSid", ""),
+            account_sid=form.get("AccountSid", ""),
+            from_=form.get("From", ""),
+            to=form.get("To", ""),
+            direction=form.get("Direction", ""),
+            now=now,
+        )
+
+    def redeem(self, start: Start, now: float) -> Ticket:
+        """Take the token out of a stream's parameters; raises `TokenRefused`.
+
+        Without signatures (loopback only) a stream may come without a token; then nothing is known of its call.
+        """
+        token = start.parameters.pop(PARAMETER, "")
+        if not self.is_ours(start.account_sid):
+            raise TokenRefused("account")
+        if not token and not self._verify:
+            return _NOBODY
+        return self._tokens.redeem(token, call_sid=start.call_sid, account_sid=start.account_sid, now=now)
+
+    def _refuse(self, url: str, *, present: bool) -> None:
+        metrics.REFUSALS.labels("signature").inc()
+        now = time.monotonic()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            likely = (
+                "twilio.auth_token or server.public_url is not what Twilio has" if present else "not Twilio"
+            )
+            _logger.warning("signature_refused", checked_url=url[:300], header=present, likely=likely)
+        raise web.HTTPForbidden(text="the signature is missing or wrong")

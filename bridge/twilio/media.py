@@ -1,0 +1,234 @@
+"""Twilio Media Streams, sans-I/O: text messages in, typed events out, in every shape that has been seen.
+
+Twilio sends numbers as strings; some relays send them as numbers. Audio that can be decoded is kept whatever
+else is wrong with its message. What cannot be used is an `Ignored`, for a counter, and never an exception.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from bridge.events import Track
+
+LONGEST_AUDIO: Final = 8000
+"""Bytes of audio in one message, a second of it. Twilio sends 160."""
+
+EARLY_MEDIA: Final = 50
+"""Media messages kept that come before `start`: a second of audio. Some senders do that under load."""
+
+LATEST_MS: Final = 7 * 86_400_000
+"""A timestamp beyond a week is not one."""
+
+CALL_SID: Final = re.compile(r"CA[0-9A-Za-z]{1,62}")
+_STREAM_SID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_TRACKS: Final[dict[object, Track]] = {
+    "inbound": "inbound",
+    "outbound": "outbound",
+    "inbound_track": "inbound",
+    "outbound_track": "outbound",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The stream begins."""
+
+    stream_sid: str
+    call_sid: str
+    account_sid: str
+    tracks: list[Track]
+    parameters: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Audio (mu-law, 8 kHz) of one track. `timestamp_ms` counts from the stream's start; None if unreadable."""
+
+    track: Track
+    timestamp_ms: int | None
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dtmf:
+    """The caller pressed a key."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The stream is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The stream cannot be transcribed: close the socket with 1008. `why` is a word for a metric."""
+
+    why: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A message without consequence. `why` is a word for a metric."""
+
+    why: str
+
+
+Event = Start | Media | Dtmf | Stop | Refused | Ignored
+
+
+class _Audio(msgspec.Struct):
+    track: str
+    payload: bytes  # msgspec decodes the base64
+    timestamp: str | int = ""
+
+
+class _MediaMessage(msgspec.Struct, tag_field="event", tag="media"):
+    media: _Audio
+    streamSid: str = ""  # noqa: N815 - Twilio's name
+
+
+_FAST: Final = msgspec.json.Decoder(_MediaMessage)
+
+
+class MediaStream:
+    """One socket's conversation: `start` first, then audio, then `stop`."""
+
+    def __init__(self) -> None:
+        self.start: Start | None = None
+        self._stopped = False
+        self._early: deque[Media] = deque(maxlen=EARLY_MEDIA)
+
+    def receive(self, text: str) -> list[Event]:
+        """What a message means; more than one event only when `start` frees audio that came before it."""
+        try:
+            message = _FAST.decode(text)
+        except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+            return self._receive_other(text)
+        media = message.media
+        return [self._media(message.streamSid, media.track, media.timestamp, media.payload)]
+
+    def _receive_other(self, text: str) -> list[Event]:
+        """Every message that is not a well-formed `media`."""
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            return [Ignored("malformed")]
+        if not isinstance(message, dict):
+            return [Ignored("malformed")]
+        kind = message.get("event")
+        if kind == "start":
+            return self._started(message)
+        read = {"media": self._irregular_media, "stop": self._stop, "dtmf": self._dtmf}.get(_text(kind))
+        if read is not None:
+            return [read(message)]
+        return [Ignored(kind if kind in ("connected", "mark") else "unknown")]
+
+    def _media(self, stream_sid: str, track: object, timestamp: object, audio: bytes) -> Event:
+        if self._stopped:
+            return Ignored("media_after_stop")
+        if self.start is not None and stream_sid and stream_sid != self.start.stream_sid:
+            return Ignored("other_stream")
+        name = _TRACKS.get(track)
+        if name is None:
+            return Ignored("media_track")
+        if not 0 < len(audio) <= LONGEST_AUDIO:
+            return Ignored("media_size")
+        media = Media(name, _milliseconds(timestamp), audio)
+        if self.start is None:
+            self._early.append(media)
+            return Ignored("media_before_start")
+        return media
+
+    def _irregular_media(self, message: Mapping[str, Any]) -> Event:
+        media = message.get("media")
+        payload = media.get("payload") if isinstance(media, dict) else None
+        if not isinstance(media, dict) or not isinstance(payload, str):
+            return Ignored("media_shape")
+        compact = "".join(payload.split()).rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            audio = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            return Ignored("media_base64")
+        track = media.get("track")
+        name = track if isinstance(track, str) else ""
+        return self._media(_text(message.get("streamSid")), name, media.get("timestamp"), audio)
+
+    def _started(self, message: Mapping[str, Any]) -> list[Event]:
+        if self.start is not None or self._stopped:
+            return [Ignored("second_start")]
+        body = message.get("start")
+        if not isinstance(body, dict):
+            return [Refused("start_shape", "the start message has no object named start")]
+        stream_sid = _text(body.get("streamSid")) or _text(message.get("streamSid"))
+        call_sid = _text(body.get("callSid"))
+        if not CALL_SID.fullmatch(call_sid) or not _STREAM_SID.fullmatch(stream_sid):
+            return [Refused("start_ids", "the start message has no valid callSid and streamSid")]
+        if problem := _format_problem(body.get("mediaFormat")):
+            return [Refused("media_format", problem)]
+        raw = body.get("customParameters")
+        parameters = {_text(k): _text(v) for k, v in raw.items()} if isinstance(raw, dict) else {}
+        named = body.get("tracks")
+        tracks = (
+            [_TRACKS[t] for t in named if isinstance(t, str) and t in _TRACKS]
+            if isinstance(named, list)
+            else []
+        )
+        self.start = Start(
+            stream_sid, call_sid, _text(body.get("accountSid")), list(dict.fromkeys(tracks)), parameters
+        )
+        early, self._early = self._early, deque()
+        return [self.start, *early]
+
+    def _stop(self, message: Mapping[str, Any]) -> Event:
+        stream_sid = _text(message.get("streamSid"))
+        if self.start is None or (stream_sid and stream_sid != self.start.stream_sid):
+            return Ignored("other_stream")
+        if self._stopped:
+            return Ignored("second_stop")
+        self._stopped = True
+        return Stop()
+
+    def _dtmf(self, message: Mapping[str, Any]) -> Event:
+        body = message.get("dtmf")
+        digit = body.get("digit") if isinstance(body, dict) else None
+        if not isinstance(digit, str) or len(digit) != 1 or digit not in "0123456789*#ABCDabcd":
+            return Ignored("dtmf_shape")
+        if self.start is None or self._stopped:
+            return Ignored("dtmf_outside_stream")
+        return Dtmf(digit)
+
+
+def _format_problem(media_format: Any) -> str:
+    """What is wrong with the stream's format, in a sentence; empty if it can be transcribed or was not given."""
+    if media_format is None:
+        return ""
+    if not isinstance(media_format, dict):
+        return "mediaFormat is not an object"
+    encoding = media_format.get("encoding", "audio/x-mulaw")
+    rate, channels = media_format.get("sampleRate", 8000), media_format.get("channels", 1)
+    if encoding == "audio/x-mulaw" and str(rate) == "8000" and str(channels) == "1":
+        return ""
+    return f"the stream must be audio/x-mulaw, 8000 Hz, mono, not {encoding!s:.40}, {rate!s:.20}, {channels!s:.20}"
+
+
+def _milliseconds(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LATEST_MS:
+        return value
+    return None
+
+
+def _text(value: object) -> str:
+    """A string as it is, without what UTF-8 cannot carry; anything else is empty."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""

@@ -1,0 +1,228 @@
+"""What Twilio asks of us over HTTP: TwiML for a call, the stream's socket, and word of what became of it."""
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import WSCloseCode, WSMsgType, web
+from multidict import MultiDict
+
+from bridge import log, metrics
+from bridge.call.call import About, Call
+from bridge.call.calls import Calls
+from bridge.config import Config, NumberSettings
+from bridge.twilio import twiml
+from bridge.twilio.gate import Gate
+from bridge.twilio.media import CALL_SID, Dtmf, Event, Ignored, Media, MediaStream, Refused, Start, Stop
+from bridge.twilio.stream_token import TokenRefused
+
+START_S: Final = 5.0
+"""A socket that has not said `start` by then is closed."""
+
+MAX_MESSAGE: Final = 64 * 1024
+"""Bytes of one WebSocket message; Twilio's have about 350."""
+
+HEARTBEAT_S: Final = 20.0
+"""Pings keep proxies from closing the socket of a call on hold, and find peers that are gone."""
+
+STATUS_GRACE_S: Final = 3.0
+"""`stream-stopped` comes on a connection of its own and may overtake the last audio by this much."""
+
+_logger = log.get(__name__)
+
+
+class TwilioRoutes:
+    """The handlers under `/twilio/`. `unready` says why no new call can be taken, or nothing."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        public_url: str,
+        calls: Calls,
+        unready: Callable[[], str],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._gate = Gate(config, public_url)
+        self._calls = calls
+        self._unready = unready
+        self._wall = wall
+        self._addresses = twiml.Addresses(
+            media=f"{self._gate.signatures.stream_origin}/twilio/media",
+            stream_status=f"{public_url}/twilio/stream-status",
+            resume=f"{public_url}/twilio/resume",
+        )
+        self._sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
+
+    def routes(self) -> list[web.RouteDef]:
+        """What to add to the application."""
+        return [
+            web.post("/twilio/voice", self.voice),
+            web.get("/twilio/media", self.media),
+            web.post("/twilio/stream-status", self.stream_status),
+            web.post("/twilio/resume", self.resume),
+        ]
+
+    async def close(self) -> None:
+        """Close the sockets that are still open; Twilio goes on with the calls."""
+        for socket in list(self._sockets):
+            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the bridge is stopping")
+
+    async def voice(self, request: web.Request) -> web.Response:
+        """Answer a new call: the stream and the call flow; without the stream when we cannot take the call."""
+        form = await self._gate.form(request)
+        if reason := self._reason_against(form):
+            metrics.VOICE_ANSWERS.labels("without_stream").inc()
+            _logger.warning("call_not_streamed", call_sid=form.get("CallSid", "")[:64], reason=reason)
+            return self._call_flow(form)
+        metrics.VOICE_ANSWERS.labels("stream").inc()
+        token = self._gate.issue(form, self._wall())
+        return _xml(twiml.with_stream(self._settings_of(form), self._addresses, token))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """The stream of a `<Connect>` is over, or a pause of ours ran out: the call goes on with its call flow."""
+        form = await self._gate.form(request)
+        metrics.VOICE_ANSWERS.labels("resume").inc()
+        return self._call_flow(form)
+
+    async def stream_status(self, request: web.Request) -> web.Response:
+        """Twilio's word on a stream. One that stopped there is ended here, should its socket never say so."""
+        form = await self._gate.form(request)
+        event = form.get("StreamEvent", "")
+        call = self._calls.get(form.get("CallSid", ""))
+        if call is not None and event in {"stream-stopped", "stream-error"}:
+            if event == "stream-error":
+                error = form.get("StreamError", "")[:200]
+                _logger.warning("stream_error", call_sid=call.about.call_sid, error=error)
+            asyncio.get_running_loop().call_later(
+                STATUS_GRACE_S, call.end, form.get("StreamSid", ""), event.replace("-", "_")
+            )
+        return web.Response(status=204)
+
+    async def media(self, request: web.Request) -> web.StreamResponse:
+        """The stream's socket, from `start` to `stop`. Refused before the upgrade if Twilio did not sign it."""
+        self._gate.check_upgrade(request)
+        if reason := self._unready():
+            raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "5"})
+        socket = web.WebSocketResponse(compress=False, heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE)
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        carried = _Carried(self._admit)
+        try:
+            async with asyncio.timeout(START_S) as patience:
+                async for message in socket:
+                    if message.type is not WSMsgType.TEXT:
+                        metrics.MESSAGES_IGNORED.labels("not_text").inc()
+                        continue
+                    carried.receive(message.data)
+                    if carried.call is not None and patience.when() is not None:
+                        patience.reschedule(None)
+                    if carried.over:
+                        break
+        except TimeoutError:
+            carried.refuse(Refused("no_start", f"no start message came within {START_S:.0f} s"))
+        finally:
+            carried.end()
+        if carried.refused is None:
+            await socket.close()
+        else:
+            await socket.close(
+                code=WSCloseCode.POLICY_VIOLATION, message=carried.refused.sentence.encode()[:120]
+            )
+        return socket
+
+    def _admit(self, start: Start) -> Call | Refused:
+        """The call of a stream that may be transcribed."""
+        try:
+            ticket = self._gate.redeem(start, self._wall())
+        except TokenRefused as refused:
+            return Refused(f"token_{refused}", f"the stream's token or account is refused: {refused}")
+        if self._calls.has_ended(start.call_sid):
+            return Refused("ended", "the call has been transcribed to its end")
+        parties = (ticket.from_, ticket.to, ticket.direction)
+        about = About(start.call_sid, start.account_sid, *parties, start.parameters)
+        return self._calls.start(
+            about, self._settings(*parties), start.stream_sid, start.tracks or ["inbound"]
+        )
+
+    def _reason_against(self, form: MultiDict[str]) -> str:
+        """Why this call cannot be streamed; empty if it can."""
+        call_sid = form.get("CallSid", "")
+        if not CALL_SID.fullmatch(call_sid):
+            return "the request has no valid CallSid"
+        if not self._gate.is_ours(form.get("AccountSid", "")):
+            return "the call belongs to another account"
+        if self._calls.has_ended(call_sid):
+            return "the call has been transcribed to its end"
+        return self._unready()
+
+    def _call_flow(self, form: MultiDict[str]) -> web.Response:
+        return _xml(twiml.without_stream(self._settings_of(form), self._addresses))
+
+    def _settings_of(self, form: MultiDict[str]) -> NumberSettings:
+        return self._settings(form.get("From", ""), form.get("To", ""), form.get("Direction", ""))
+
+    def _settings(self, from_: str, to: str, direction: str) -> NumberSettings:
+        """The settings of our number in this call: the one called, or the one that calls."""
+        return self._config.for_number(from_ if direction.startswith("outbound") else to)
+
+
+class _Carried:
+    """What one socket has brought so far."""
+
+    def __init__(self, admit: Callable[[Start], Call | Refused]) -> None:
+        self.call: Call | None = None
+        self.refused: Refused | None = None
+        self.over = False
+        self._admit = admit
+        self._stream = MediaStream()
+        self._stream_sid = ""
+        self._media_count = metrics.MESSAGES.labels("media")
+
+    def receive(self, text: str) -> None:
+        """Act on a message of Twilio's."""
+        for event in self._stream.receive(text):
+            if isinstance(event, Media) and self.call is not None:
+                self._media_count.inc()
+                self.call.media(event.track, event.timestamp_ms, event.audio)
+            else:
+                self._other(event)
+        if self.call is not None and (self.call.ending or self.call.stream_sid != self._stream_sid):
+            self.over = True  # drained, idle, or another stream has taken the call over
+
+    def refuse(self, refused: Refused) -> None:
+        """Count and log why the stream is not transcribed."""
+        self.refused = refused
+        self.over = True
+        metrics.REFUSALS.labels(refused.why).inc()
+        _logger.warning("stream_refused", why=refused.why, sentence=refused.sentence)
+
+    def end(self) -> None:
+        """The socket is closed: without a `stop` before it, the call's stream was cut."""
+        if self.call is not None:
+            self.call.end(self._stream_sid, "disconnected")
+
+    def _other(self, event: Event) -> None:
+        if isinstance(event, Ignored):
+            metrics.MESSAGES_IGNORED.labels(event.why).inc()
+            return
+        metrics.MESSAGES.labels(type(event).__name__.lower()).inc()
+        if isinstance(event, Start):
+            admitted = self._admit(event)
+            if isinstance(admitted, Refused):
+                self.refuse(admitted)
+            else:
+                self.call, self._stream_sid = admitted, event.stream_sid
+        elif isinstance(event, Refused):
+            self.refuse(event)
+        elif isinstance(event, Dtmf) and self.call is not None:
+            self.call.dtmf(event.digit)
+        elif isinstance(event, Stop) and self.call is not None:
+            self.call.end(self._stream_sid, "hangup")
+
+
+def _xml(text: str) -> web.Response:
+    return web.Response(text=text, content_type="application/xml")

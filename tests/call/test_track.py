@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from bridge.audio.journal import Journal
+from bridge.call.track import IDLE_FILL, Track
+
+FRAME = b"\x01" * 160
+
+
+class Setup:
+    def __init__(self, directory: Path) -> None:
+        self.gaps: list[tuple[int, int]] = []
+        self.journal = Journal(directory / "track")
+        self.track = Track("inbound", self.journal, lambda start, end: self.gaps.append((start, end)))
+
+    def at(self, ms: int | None, now: float = 0.0, audio: bytes = FRAME) -> None:
+        self.track.media(None if ms is None else ms * 8, audio, now)
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path)
+
+
+def test_audio_in_step_is_kept_as_it_is(setup: Setup) -> None:
+    for ms in range(0, 100, 20):
+        setup.at(ms)
+    assert setup.journal.end == 800
+    assert setup.track.ms(800) == 100
+    assert setup.gaps == []
+
+
+def test_a_track_that_begins_later_has_no_hole_before_it(setup: Setup) -> None:
+    setup.at(3000)
+    assert setup.journal.end == 160
+    assert setup.track.ms(0) == 3000
+    assert setup.gaps == []
+
+
+@pytest.mark.parametrize("hole_ms", [20, 40, 2580, 4999, 5000])
+def test_a_hole_up_to_five_seconds_is_silence(setup: Setup, hole_ms: int) -> None:
+    setup.at(0)
+    setup.at(20 + hole_ms)
+    assert setup.journal.end == 320 + hole_ms * 8
+    assert setup.track.ms(setup.journal.end) == 40 + hole_ms
+    assert setup.gaps == []
+
+
+def test_a_longer_hole_is_reported_once_with_its_place(setup: Setup) -> None:
+    setup.at(0)
+    setup.at(20 + 5001)
+    assert setup.gaps == [(20 * 8, 5021 * 8)]
+    # Whisper hears a short silence instead, which ends the utterance, and times go on after the hole.
+    assert setup.journal.end == 320 + IDLE_FILL
+    assert setup.track.ms(setup.journal.end) == 5041
+
+
+@pytest.mark.parametrize("jitter", [1, 10, 19, -1, -19])
+def test_timestamps_may_stray_by_less_than_a_frame(setup: Setup, jitter: int) -> None:
+    setup.at(0)
+    setup.at(20 + jitter)
+    setup.at(40)
+    assert setup.journal.end == 480
+
+
+def test_timestamps_that_go_backwards_lose_no_audio(setup: Setup) -> None:
+    for ms in (1000, 1020, 500, 520):
+        setup.at(ms)
+    assert setup.journal.end == 640
+    assert setup.gaps == []
+
+
+def test_audio_without_a_timestamp_follows_the_last(setup: Setup) -> None:
+    setup.at(None)
+    setup.at(None)
+    assert setup.journal.end == 320
+
+
+def test_a_pause_lets_whisper_hear_silence_once(setup: Setup) -> None:
+    setup.at(0, now=10.0)
+    assert not setup.track.idle(10.5)
+    assert setup.track.idle(10.7)
+    assert not setup.track.idle(12.0)
+    assert setup.journal.end == 160 + IDLE_FILL
+
+
+def test_after_a_pause_the_rest_of_the_hole_is_filled(setup: Setup) -> None:
+    setup.at(0, now=10.0)
+    setup.track.idle(10.7)
+    setup.at(20 + 3000, now=13.0)
+    assert setup.journal.end == 320 + 3000 * 8
+    assert setup.track.ms(setup.journal.end) == 3040
+
+
+def test_audio_that_was_only_late_belongs_before_the_silence(setup: Setup) -> None:
+    setup.at(0, now=10.0)
+    setup.track.idle(10.7)
+    setup.at(20, now=10.9)
+    setup.at(40, now=10.9)
+    assert setup.journal.end == 480 + IDLE_FILL
+    assert setup.track.ms(setup.journal.end) == 60
+    assert setup.gaps == []
+
+
+def test_a_pause_before_the_first_audio_is_nothing(setup: Setup) -> None:
+    assert not setup.track.idle(1000.0)
