@@ -4,18 +4,24 @@ from prometheus_client import Counter, Gauge, Histogram
 
 # Twilio's side
 CALLS_LIVE = Gauge("bridge_calls_live", "Calls whose media is arriving or being finished.")
-DEFECTS = Counter("bridge_defects_total", "Tasks of calls that failed for a reason nobody foresaw; the log has it.")
+DEFECTS = Counter(
+    "bridge_defects_total", "Tasks of calls that failed for a reason nobody foresaw; the log has it."
+)
 CALLS = Counter("bridge_calls_total", "Calls ended.", ["reason"])
 VOICE_ANSWERS = Counter("bridge_voice_answers_total", "Answers to POST /twilio/voice.", ["answer"])
 REFUSALS = Counter("bridge_refusals_total", "Requests and streams refused.", ["why"])
 MESSAGES = Counter("bridge_twilio_messages_total", "Media Streams messages by event.", ["event"])
-MESSAGES_IGNORED = Counter("bridge_twilio_messages_ignored_total", "Messages that were not acted on.", ["why"])
+MESSAGES_IGNORED = Counter(
+    "bridge_twilio_messages_ignored_total", "Messages that were not acted on.", ["why"]
+)
 
 # Audio
 AUDIO_SECONDS = Counter("bridge_audio_seconds_total", "Seconds of audio received.", ["track"])
 AUDIO_ANOMALIES = Counter("bridge_audio_anomalies_total", "Timestamps out of line with the audio.", ["kind"])
 GAP_SECONDS = Counter("bridge_gap_seconds_total", "Seconds of audio reported as missing.", ["reason"])
-JOURNAL_REFUSALS = Counter("bridge_journal_refusals_total", "File operations of the audio journal that failed.")
+JOURNAL_REFUSALS = Counter(
+    "bridge_journal_refusals_total", "File operations of the audio journal that failed."
+)
 TICK_SECONDS = Histogram(
     "bridge_tick_seconds",
     "Time that one tick takes for all calls.",
@@ -25,9 +31,13 @@ TICK_SECONDS = Histogram(
 # Whisper's side
 WHISPER_CONNECTS = Counter("bridge_whisper_connects_total", "Attempts to open a Whisper socket.", ["result"])
 WHISPER_OPEN = Gauge("bridge_whisper_sockets_open", "Whisper sockets open now.")
-WHISPER_DROPS = Counter("bridge_whisper_drops_total", "Whisper sockets lost before their session ended.", ["cause"])
+WHISPER_DROPS = Counter(
+    "bridge_whisper_drops_total", "Whisper sockets lost before their session ended.", ["cause"]
+)
 WHISPER_MESSAGES = Counter("bridge_whisper_messages_total", "Messages from Whisper.", ["type"])
-EVENTS_DROPPED = Counter("bridge_events_dropped_total", "Gaps and digits given up because the outbox is behind.")
+EVENTS_DROPPED = Counter(
+    "bridge_events_dropped_total", "Gaps and digits given up because the outbox is behind."
+)
 FINALS = Counter("bridge_finals_total", "Final transcripts published.", ["track"])
 
 # Outbox

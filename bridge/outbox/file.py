@@ -1,0 +1,158 @@
+"""The outbox's file: its directory, its lock, its SQLite settings and the version of its schema."""
+
+import fcntl
+import os
+import sqlite3
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from bridge.errors import ConfigError
+from bridge.outbox.outbox import OutboxDown
+
+VERSION = 1
+"""Of the schema, in SQLite's `user_version`."""
+
+SCHEMA = files("bridge.outbox").joinpath("sqlite.sql").read_text(encoding="utf-8")
+
+SETTINGS = (
+    "pragma busy_timeout = 5000",
+    "pragma journal_mode = wal",
+    "pragma synchronous = full",  # NORMAL would lose acknowledged events when the power fails
+    "pragma wal_autocheckpoint = 1000",
+    "pragma journal_size_limit = 67108864",
+    "pragma trusted_schema = off",
+    "pragma secure_delete = on",  # what is erased leaves no trace in the file
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxFile:
+    """An open file and the lock that keeps it ours. Use and close it in the thread that opened it."""
+
+    connection: sqlite3.Connection
+    lock: int
+
+    def close(self) -> None:
+        """Write the log back into the file, and give the lock up."""
+        self.connection.close()
+        os.close(self.lock)
+
+
+def open_file(directory: Path) -> OutboxFile:
+    """Open `directory`/outbox.sqlite3, created if need be, for this process alone.
+
+    Raises `ConfigError` for a directory that cannot be used, and `OutboxDown` for a file that another
+    process holds, that is damaged, or that a newer version wrote.
+    """
+    _make_directory(directory)
+    lock = _lock(directory)
+    try:
+        return OutboxFile(_connect(directory / "outbox.sqlite3"), lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        if not directory.exists():
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700)
+            _fsync(directory.parent)
+        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+    except (NotADirectoryError, FileExistsError) as error:
+        raise ConfigError(
+            f"The outbox cannot be kept in {directory}: {error.filename} is a file. Name a directory in [outbox] url."
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"The outbox's directory {directory} cannot be used: {error.strerror}. Create it for this user, or name another in [outbox] url."
+        ) from error
+
+
+def _fsync(directory: Path) -> None:
+    # A new name in a directory is durable only once the directory itself is.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"The outbox cannot write {path}: {error.strerror}. Give this user the right to, or name another directory in [outbox] url."
+        ) from error
+
+
+def _lock(directory: Path) -> int:
+    path = directory / "outbox.lock"
+    lock = _create(path, os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise OutboxDown(
+            f"The outbox in {directory} is in use by another whisper-bridge (process {holder}): stop that one, or name another directory in [outbox] url."
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < (3, 35):  # RETURNING
+        raise OutboxDown(
+            f"The outbox needs SQLite 3.35 or newer, and this Python has {sqlite3.sqlite_version}."
+        )
+    database = _create(path, os.O_RDWR)
+    os.fchmod(database, 0o600)  # SQLite gives its log the same mode
+    os.close(database)
+    _fsync(path.parent)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        for setting in SETTINGS:
+            connection.execute(setting)
+        _upgrade(connection, path)
+        (damage,) = connection.execute("pragma quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        _close(connection)
+        raise OutboxDown(f"The outbox {path} cannot be opened: {error}.") from error
+    except sqlite3.DatabaseError as error:
+        _close(connection)
+        raise _damaged(path, str(error)) from error
+    except BaseException:
+        _close(connection)
+        raise
+    if damage != "ok":
+        connection.close()
+        raise _damaged(path, damage)
+    return connection
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        connection.close()
+
+
+def _damaged(path: Path, what: str) -> OutboxDown:
+    return OutboxDown(
+        f"The outbox {path} is damaged ({' '.join(what.split())}): restore it from a backup, or move it away to start with an empty one."
+    )
+
+
+def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("pragma user_version").fetchone()
+    if version > VERSION:
+        raise OutboxDown(
+            f"The outbox {path} was written by a newer whisper-bridge (schema {version}, this one knows {VERSION}): install that version again, or name another directory in [outbox] url."
+        )
+    if version == 0:
+        # One transaction: a crash in between leaves an empty file, not half a schema.
+        connection.executescript(f"begin immediate; {SCHEMA} pragma user_version = {VERSION}; commit;")

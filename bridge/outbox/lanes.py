@@ -1,0 +1,154 @@
+"""What the SQLite outbox does for delivery: leases of lanes, and what became of their events.
+
+Every function runs inside a transaction; `now` is seconds since 1970. A leased lane's `due_at` is
+the end of its lease, so a lane whose lease ran out is simply due again.
+"""
+
+import sqlite3
+
+from bridge.outbox.outbox import Fenced, LaneLease, Stats, Stored
+
+LONGEST_WAIT_S = 3600.0
+"""No lane waits longer than the longest `Retry-After`; a later due time means a clock that was set back."""
+
+
+def start_afresh(db: sqlite3.Connection, *, now: float) -> None:
+    """Void the leases and pauses of the last process: the file has one owner, so that one is dead."""
+    db.execute(
+        "update lanes set lease_by = null, due_at = ? where lease_by is not null or due_at > ?",
+        (now, now + LONGEST_WAIT_S),
+    )
+    db.execute("update endpoints set paused = null where paused is not null")
+
+
+def claim(
+    db: sqlite3.Connection, *, owner: str, limit: int, lease_s: float, per_endpoint: int, now: float
+) -> list[LaneLease]:
+    """Lease due lanes, longest due first; the cost grows with the endpoints, not with what waits."""
+    leases: list[LaneLease] = []
+    for (endpoint,) in db.execute("select endpoint from endpoints where paused is null").fetchall():
+        (held,) = db.execute(
+            "select count(*) from lanes where endpoint = ? and lease_by = ? and due_at > ?",
+            (endpoint, owner, now),
+        ).fetchone()
+        room = min(per_endpoint - held, limit - len(leases))
+        if room <= 0:
+            continue
+        claimed = db.execute(
+            """update lanes set lease_by = ?, lease_s = ?, due_at = ?, epoch = epoch + 1
+               where lane in (select lane from lanes where endpoint = ? and head < next and due_at <= ?
+                              order by due_at limit ?)
+               returning lane, endpoint, call_sid, epoch, head, attempts, first_failure""",
+            (owner, lease_s, now + lease_s, endpoint, now, room),
+        )
+        leases.extend(LaneLease(*row) for row in claimed.fetchall())
+    return leases
+
+
+def peek(db: sqlite3.Connection, *, lane: LaneLease, limit: int) -> list[Stored]:
+    """The lane's next events, from its head on."""
+    row = db.execute(
+        "select head from lanes where lane = ? and epoch = ? and lease_by is not null",
+        (lane.lane, lane.epoch),
+    ).fetchone()
+    if row is None:
+        raise _fenced(lane)
+    rows = db.execute(
+        """select lane, sequence, event_id, type, body, created_at from events
+           where lane = ? and sequence >= ? order by sequence limit ?""",
+        (lane.lane, row[0], limit),
+    )
+    return [Stored(*row) for row in rows.fetchall()]
+
+
+def ack(db: sqlite3.Connection, *, lane: LaneLease, sequence: int, now: float) -> None:
+    """The event was accepted."""
+    _advance(db, lane, sequence, now)
+    db.execute("update lanes set first_failure = null where lane = ?", (lane.lane,))
+    db.execute(
+        "update events set state = 'done', delivered_at = ?, tries = tries + 1 where lane = ? and sequence = ?",
+        (now, lane.lane, sequence),
+    )
+
+
+def bury(db: sqlite3.Connection, *, lane: LaneLease, sequence: int, reason: str, now: float) -> None:
+    """The event is given up. `first_failure` stays: the next event meets the same outage."""
+    _advance(db, lane, sequence, now)
+    db.execute(
+        "update events set state = 'dead', tries = tries + 1, last_error = ? where lane = ? and sequence = ?",
+        (reason, lane.lane, sequence),
+    )
+
+
+def retry(
+    db: sqlite3.Connection,
+    *,
+    lane: LaneLease,
+    sequence: int,
+    delay_s: float,
+    status: int | None,
+    error: str,
+    now: float,
+) -> None:
+    """The event was not accepted; the lane is free again and due in `delay_s`."""
+    waiting = db.execute(
+        """update lanes set attempts = attempts + 1, first_failure = coalesce(first_failure, ?),
+             due_at = ?, lease_by = null
+           where lane = ? and epoch = ? and head = ? and lease_by is not null""",
+        (now, now + delay_s, lane.lane, lane.epoch, sequence),
+    )
+    if not waiting.rowcount:
+        raise _fenced(lane)
+    db.execute(
+        "update events set tries = tries + 1, last_status = ?, last_error = ? where lane = ? and sequence = ?",
+        (status, error, lane.lane, sequence),
+    )
+
+
+def release(db: sqlite3.Connection, *, lane: LaneLease, now: float) -> None:
+    """The lane is free again, and due if anything is pending."""
+    db.execute(
+        "update lanes set lease_by = null, due_at = ? where lane = ? and epoch = ? and lease_by is not null",
+        (now, lane.lane, lane.epoch),
+    )
+
+
+def pause(db: sqlite3.Connection, *, endpoint: str, reason: str) -> None:
+    """No lane of the endpoint is claimed until the next start."""
+    db.execute(
+        "insert into endpoints values (?, ?) on conflict (endpoint) do update set paused = excluded.paused",
+        (endpoint, reason),
+    )
+
+
+def next_due(db: sqlite3.Connection, *, now: float) -> float | None:
+    """Seconds until a lane becomes due, None if nothing is pending."""
+    (due_at,) = db.execute(
+        """select min((select min(due_at) from lanes where endpoint = endpoints.endpoint and head < next))
+           from endpoints where paused is null"""
+    ).fetchone()
+    return None if due_at is None else max(0.0, due_at - now)
+
+
+def stats(db: sqlite3.Connection, *, now: float) -> Stats:
+    """Count what waits; the cost grows with the lanes that wait."""
+    pending, backoff, oldest = db.execute(
+        """select coalesce(sum(next - head), 0), count(*) filter (where attempts > 0), min(created_at)
+           from lanes join events on events.lane = lanes.lane and sequence = head where head < next"""
+    ).fetchone()
+    (dead,) = db.execute("select count(*) from events where state = 'dead'").fetchone()
+    return Stats(pending, 0.0 if oldest is None else max(0.0, now - oldest), backoff, dead)
+
+
+def _advance(db: sqlite3.Connection, lane: LaneLease, sequence: int, now: float) -> None:
+    advanced = db.execute(
+        """update lanes set head = head + 1, attempts = 0, due_at = ? + lease_s
+           where lane = ? and epoch = ? and head = ? and lease_by is not null""",
+        (now, lane.lane, lane.epoch, sequence),
+    )
+    if not advanced.rowcount:
+        raise _fenced(lane)
+
+
+def _fenced(lane: LaneLease) -> Fenced:
+    return Fenced(f"The lane {lane.lane} has a newer owner.")

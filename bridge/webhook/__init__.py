@@ -1,0 +1,1 @@
+"""Delivery of stored events: lanes, signed POSTs, retries, and which targets are allowed."""

@@ -1,0 +1,425 @@
+"""The pump: in order, once accepted never again, nobody held up by another, nothing lost at a stop or a kill."""
+
+import asyncio
+import itertools
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.sqlite import Sqlite
+from bridge.webhook import delivery as delivery_module
+
+SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+def ids(call: str, *sequences: int) -> list[str]:
+    return [f"evt_{call}_{n}" for n in sequences]
+
+
+async def hang(_: Any) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def test_events_are_delivered_in_order_and_each_once(line: Any, receiver: Any) -> None:
+    await line.start()
+    await line.publish("CA1", receiver.url(), 1)
+    await receiver.count(1)
+    await line.publish("CA1", receiver.url(), *range(2, 31))
+    await line.settled()
+    assert receiver.ids() == ids("CA1", *range(1, 31))
+
+
+async def test_what_waited_is_delivered_at_the_start(line: Any, receiver: Any) -> None:
+    await line.publish("CA1", receiver.url(), 1, 2)
+    await line.start()
+    await line.settled()
+    assert receiver.ids() == ids("CA1", 1, 2)
+
+
+async def test_a_failed_event_is_tried_again_with_the_same_bytes_before_the_next(
+    line: Any, receiver: Any
+) -> None:
+    receiver.status("/hook", 500, 503, 404)
+    await line.start()
+    with capture_logs() as logs:
+        await line.publish("CA1", receiver.url(), 1, 2)
+        for attempt, wait_s in ((1, 0.5), (2, 1.0), (3, 2.0)):
+            await line.failed(attempt)
+            assert await line.outbox.next_due() == pytest.approx(wait_s, abs=0.4)
+            line.advance(wait_s)
+        await line.settled()
+    assert receiver.ids() == ids("CA1", 1, 1, 1, 1, 2)
+    first, *_ = receiver.received
+    for received in receiver.received[:4]:
+        assert received.body == first.body
+        assert received.headers["webhook-id"] == first.id
+    assert [entry["event"] for entry in logs] == ["lane_failing", "lane_recovered"]
+    assert logs[0]["status"] == 500
+    assert not any("/hook" in str(value) for entry in logs for value in entry.values())
+
+
+async def test_the_first_retry_comes_after_half_a_second_by_itself(line: Any, receiver: Any) -> None:
+    receiver.status("/hook", 500)
+    await line.start()
+    await line.publish("CA1", receiver.url(), 1)
+    await receiver.count(2)
+    first, second = receiver.received
+    assert 0.4 < second.at - first.at < 0.9
+
+
+async def test_random_failures_never_put_first_deliveries_out_of_order(line: Any, receiver: Any) -> None:
+    dice = random.Random(7)
+
+    async def moody(_: Any) -> web.StreamResponse:
+        return web.Response(status=dice.choice([200, 200, 200, 500, 429, 302]))
+
+    receiver.answers["/hook"] = moody
+    await line.start()
+    for n in range(1, 9):
+        await asyncio.gather(*(line.publish(f"CA{call}", receiver.url(), n) for call in range(6)))
+    while (await line.outbox.stats()).pending:
+        line.advance(10)
+        await asyncio.sleep(0.01)
+    for call in range(6):
+        of_call = [received for received in receiver.ids() if received.startswith(f"evt_CA{call}_")]
+        assert list(dict.fromkeys(of_call)) == ids(f"CA{call}", *range(1, 9))
+
+
+@pytest.mark.parametrize("backlog", [True, False])
+async def test_dead_endpoints_take_no_room_from_another(line: Any, receiver: Any, *, backlog: bool) -> None:
+    # All are paths of one host: what is bounded is the endpoint.
+    dead = ["/dead/1", "/dead/2", "/dead/3"]
+    receiver.answers.update(dict.fromkeys(dead, hang))
+    if not backlog:
+        await line.start(in_flight=12, per_endpoint=8)
+    for call, path in itertools.product(range(10), dead):
+        await line.publish(f"CA{path}{call}", receiver.url(path), 1)
+    if backlog:
+        await line.start(in_flight=12, per_endpoint=8)
+    await receiver.until(lambda: all(receiver.at(path) for path in dead))
+    for call in range(10):
+        await line.publish(f"CA{call}", receiver.url("/alive"), 1, 2, 3)
+    await receiver.count(30, "/alive")
+    assert all(len(receiver.at(path)) <= 8 for path in dead)
+    await line.stop(grace_s=0.05)
+
+
+async def test_one_lane_in_backoff_does_not_hold_up_another_of_the_same_endpoint(
+    line: Any, receiver: Any
+) -> None:
+    async def poisoned(received: Any) -> web.StreamResponse:
+        return web.Response(status=400 if "CAbad" in received.id else 200)
+
+    receiver.answers["/hook"] = poisoned
+    await line.start()
+    await line.publish("CAbad", receiver.url(), 1, 2)
+    await receiver.count(1)
+    await line.publish("CAgood", receiver.url(), 1, 2)
+    await line.settled(pending=2)
+    assert [received for received in receiver.ids() if "good" in received] == ids("CAgood", 1, 2)
+
+
+async def test_no_more_than_one_post_per_lane_and_the_endpoints_share_at_a_time(
+    line: Any, receiver: Any
+) -> None:
+    now, most = 0, 0
+
+    async def slow(_: Any) -> web.StreamResponse:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return web.Response()
+
+    receiver.answers["/hook"] = slow
+    await line.start(in_flight=50, per_endpoint=5)
+    for call in range(15):
+        await line.publish(f"CA{call}", receiver.url(), 1, 2)
+    await line.settled()
+    assert most == 5
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("0", 1.0), ("999999", 3600.0)])
+async def test_retry_after_is_honoured(line: Any, receiver: Any, asked: str, waited: float) -> None:
+    receiver.status("/hook", 503, headers={"retry-after": asked})
+    await line.start()
+    await line.publish("CA1", receiver.url(), 1)
+    await line.failed(1)
+    assert await line.outbox.next_due() == pytest.approx(waited, abs=0.3)
+    line.advance(waited)
+    await line.settled()
+
+
+async def test_410_pauses_the_endpoint_until_the_next_start_and_keeps_its_events(
+    line: Any, receiver: Any
+) -> None:
+    receiver.status("/gone", 410)
+    await line.start()
+    with capture_logs() as logs:
+        await line.publish("CA1", receiver.url("/gone"), 1, 2)
+        await receiver.count(1, "/gone")
+        await line.publish("CA2", receiver.url("/gone"), 1)
+        await line.publish("CA3", receiver.url("/hook"), 1)
+        await line.settled(pending=3)
+        line.advance(86_400)
+        await asyncio.sleep(0.05)
+    assert len(receiver.at("/gone")) == 1
+    assert [entry["event"] for entry in logs] == ["endpoint_paused"]
+    await line.stop()
+    await line.outbox.close()
+    await line.outbox.open()
+    line.ahead = 0.0
+    await line.start()
+    await line.settled()
+    assert sorted(receiver.ids("/gone")) == sorted(ids("CA1", 1, 1, 2) + ids("CA2", 1))
+
+
+async def test_after_72_hours_the_event_is_buried_and_the_lane_goes_on(line: Any, receiver: Any) -> None:
+    async def poisoned(received: Any) -> web.StreamResponse:
+        return web.Response(status=500 if received.id.endswith("_1") else 200)
+
+    receiver.answers["/hook"] = poisoned
+    await line.start()
+    with capture_logs() as logs:
+        await line.publish("CA1", receiver.url(), 1, 2)
+        for attempt in range(1, 11):
+            await line.failed(attempt)
+            assert (await line.outbox.stats()).dead == 0
+            line.advance(8 * 3600)
+        await line.settled()
+    assert receiver.ids() == ids("CA1", *[1] * 11, 2)
+    assert (await line.outbox.stats()).dead == 1
+    assert [entry["event"] for entry in logs] == ["lane_failing", "event_buried", "lane_recovered"]
+
+
+async def test_a_refused_target_is_kept_told_once_and_tried_again(line: Any) -> None:
+    await line.start()
+    with capture_logs() as logs:
+        await line.publish("CA1", "http://10.0.0.1/hook?key=secret", 1)
+        await line.failed(1)
+        line.advance(0.6)
+        await line.failed(2)
+    (entry,) = logs
+    assert entry["event"] == "lane_failing"
+    assert entry["host"] == "10.0.0.1"
+    assert "allow_private_networks" in entry["error"]
+    assert "secret" not in str(entry)
+    assert (await line.outbox.stats()).pending == 1
+
+
+async def test_close_waits_for_the_post_under_way_and_starts_no_other(line: Any, receiver: Any) -> None:
+    async def slow(_: Any) -> web.StreamResponse:
+        await asyncio.sleep(0.1)
+        return web.Response()
+
+    receiver.answers["/hook"] = slow
+    await line.start()
+    await line.publish("CA1", receiver.url(), 1, 2, 3)
+    await receiver.count(1)
+    await line.stop()
+    assert receiver.ids() == ids("CA1", 1)
+    assert (await line.outbox.stats()).pending == 2
+    assert await line.outbox.next_due() == 0, "the lane was handed back"
+    await line.start()
+    await line.settled()
+    assert receiver.ids() == ids("CA1", 1, 2, 3)
+
+
+async def test_close_does_not_wait_for_ever(line: Any, receiver: Any) -> None:
+    receiver.answers["/hook"] = hang
+    await line.start()
+    await line.publish("CA1", receiver.url(), 1)
+    await receiver.count(1)
+    began = time.perf_counter()
+    await line.stop(grace_s=0.05)
+    assert time.perf_counter() - began < 1
+    assert await line.outbox.next_due() == 0
+    assert (await line.outbox.stats()).lanes_in_backoff == 0, "a POST that we ended is no failure"
+
+
+async def test_an_outbox_that_is_down_for_a_while_is_told_once(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "DOWN_S", 0.01)
+    claim, tries = line.outbox.claim, itertools.count()
+
+    async def sometimes(*args: Any, **more: Any) -> Any:
+        if next(tries) < 3:
+            raise OutboxDown("The outbox's disk is full: make room on it.")
+        return await claim(*args, **more)
+
+    monkeypatch.setattr(line.outbox, "claim", sometimes)
+    with capture_logs() as logs:
+        await line.start()
+        await line.publish("CA1", receiver.url(), 1)
+        await line.settled()
+    assert [entry["event"] for entry in logs] == ["outbox_down", "outbox_up"]
+
+
+async def test_a_mistake_of_ours_leaves_the_lane_to_its_lease_and_the_others_alone(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "DOWN_S", 0.01)
+    peek, next_due, mistakes = line.outbox.peek, line.outbox.next_due, itertools.count()
+
+    async def wrong(lane: Any, limit: int) -> Any:
+        if lane.call_sid == "CAbad":
+            raise KeyError("a mistake")
+        return await peek(lane, limit)
+
+    async def wrong_once() -> Any:
+        if not next(mistakes):
+            raise KeyError("another")
+        return await next_due()
+
+    monkeypatch.setattr(line.outbox, "peek", wrong)
+    monkeypatch.setattr(line.outbox, "next_due", wrong_once)
+    with capture_logs() as logs:
+        await line.start()
+        await line.publish("CAbad", receiver.url(), 1)
+        await line.publish("CAgood", receiver.url(), 1, 2)
+        await line.settled(pending=1)
+    assert receiver.ids() == ids("CAgood", 1, 2)
+    assert sorted({entry["event"] for entry in logs}) == ["lane_crashed", "pump_crashed"]
+
+
+async def test_an_ack_that_came_too_late_is_no_more_than_a_duplicate(line: Any, receiver: Any) -> None:
+    blocked = asyncio.Event()
+
+    async def slow_once(_: Any) -> web.StreamResponse:
+        if len(receiver.received) == 1:
+            await blocked.wait()
+        return web.Response()
+
+    receiver.answers["/hook"] = slow_once
+    await line.start()
+    with capture_logs() as logs:
+        await line.publish("CA1", receiver.url(), 1, 2)
+        await receiver.count(1)
+        line.advance(31)  # the lease runs out while the POST is under way
+        await receiver.count(2)
+        blocked.set()
+        await line.settled()
+
+        async def logged() -> bool:
+            return bool(logs)
+
+        await line.until(logged)
+    assert list(dict.fromkeys(receiver.ids())) == ids("CA1", 1, 2)
+    assert [entry["event"] for entry in logs] == ["lane_fenced"]
+
+
+async def test_metrics(line: Any, receiver: Any) -> None:
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    before = [
+        value("bridge_webhook_deliveries_total", result="accepted"),
+        value("bridge_webhook_deliveries_total", result="failed"),
+        value("bridge_webhook_added_seconds_count"),
+        value("bridge_outbox_publish_seconds_count"),
+    ]
+    receiver.status("/hook", 200, 500)
+    await line.start()
+    await line.publish("CA1", receiver.url(), 1, 2)
+    await line.failed(1)
+    await line.delivery.measure()
+    assert value("bridge_outbox_pending") == 1
+    assert value("bridge_outbox_lanes_backoff") == 1
+    assert value("bridge_outbox_oldest_pending_seconds") > 0
+    line.advance(1)
+    await line.settled()
+    await line.delivery.measure()
+    assert value("bridge_outbox_pending") == value("bridge_outbox_oldest_pending_seconds") == 0
+    after = [
+        value("bridge_webhook_deliveries_total", result="accepted"),
+        value("bridge_webhook_deliveries_total", result="failed"),
+        value("bridge_webhook_added_seconds_count"),
+        value("bridge_outbox_publish_seconds_count"),
+    ]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 1, 2, 1]
+
+
+VICTIM = """
+import asyncio, ipaddress, sys
+from pathlib import Path
+from bridge import log
+from bridge.outbox.outbox import Outgoing
+from bridge.outbox.sqlite import Sqlite
+from bridge.webhook.delivery import Delivery
+from bridge.webhook.target import Targets
+
+async def call(outbox, sid, url):
+    lease = await outbox.own_call(sid, "victim", b"")
+    for n in range(lease.next_sequence, 10**6):
+        await outbox.publish(lease, [Outgoing(url, n, f"evt_{sid}_{n}", "t", b'{"n": %d}' % n)], {"inbound": n})
+        print(sid, n, flush=True)
+        await asyncio.sleep(0.003)
+
+async def main(directory, url, secret):
+    outbox = Sqlite(Path(directory))
+    await outbox.open()
+    allowed = Targets([ipaddress.ip_network("127.0.0.0/8")])
+    async with Delivery(outbox, lambda _: [secret], allowed):
+        await asyncio.gather(*(call(outbox, f"CA{n}", url) for n in range(4)))
+
+log.configure()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_kill_9_loses_nothing_that_was_acknowledged_and_keeps_the_order(
+    tmp_path: Path, line: Any, receiver: Any
+) -> None:
+    directory = tmp_path / "victim"
+    published: dict[str, int] = {}
+    dice = random.Random(3)
+
+    async def sometimes_down(_: Any) -> web.StreamResponse:
+        return web.Response(status=500 if dice.random() < 0.02 else 200)
+
+    receiver.answers["/hook"] = sometimes_down
+    for _ in range(4):
+        victim = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            VICTIM,
+            str(directory),
+            receiver.url(),
+            SECRET,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert victim.stdout is not None
+        lines = dice.randint(40, 120)
+        for _ in range(lines):
+            sid, n = (await asyncio.wait_for(victim.stdout.readline(), 10)).decode().split()
+            published[sid] = int(n)
+        victim.kill()
+        for rest in (await victim.stdout.read()).splitlines(keepends=True):
+            if rest.endswith(b"\n"):
+                sid, n = rest.decode().split()
+                published[sid] = int(n)
+        await victim.wait()
+    receiver.answers.clear()
+    line.outbox = Sqlite(directory, line.clock)
+    await line.outbox.open()
+    await line.start()
+    await line.settled()
+    await line.stop()
+    await line.outbox.close()
+    for sid, last in published.items():
+        of_call = [int(received.split("_")[2]) for received in receiver.ids() if f"_{sid}_" in received]
+        firsts = list(dict.fromkeys(of_call))
+        assert firsts == list(range(1, len(firsts) + 1))
+        assert len(firsts) >= last
