@@ -1,0 +1,215 @@
+"""The sections of the configuration: each key with its type and default."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from bridge.config.values import (
+    BaseUrl,
+    CallFlowUrl,
+    Decimal,
+    Directory,
+    Events,
+    EventType,
+    Host,
+    Language,
+    ModelId,
+    Networks,
+    OutboxUrl,
+    PhoneNumber,
+    Switch,
+    Token,
+    WebhookSecrets,
+    WebhookUrl,
+    WhisperUrl,
+    Whole,
+)
+
+Mode = Literal["start", "connect"]
+Tracks = Literal["inbound", "outbound", "both"]
+Dialect = Literal["auto", "v1", "seed"]
+
+DEFAULT_WHISPER_URL = "ws://127.0.0.1:9090/websocket"
+"""Where `whisper-bridge whisper` listens when it is told nothing else."""
+
+DEFAULT_EVENTS: tuple[EventType, ...] = (
+    "call.started",
+    "transcript.final",
+    "transcript.gap",
+    "transcript.late",
+    "call.dtmf",
+    "call.ended",
+)
+
+
+class Section(BaseModel):
+    """A table of the file: its keys cannot change once read, and no others are known."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True, protected_namespaces=()
+    )
+
+
+class ServerConfig(Section):
+    """Where the bridge listens, and how the world reaches it."""
+
+    host: Host = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 8080
+    public_url: BaseUrl = ""
+    workers: Whole = 1
+    drain_deadline_s: Annotated[Decimal, Field(ge=0)] = 3600
+    admin_token: Token = SecretStr("")
+
+    @model_validator(mode="after")
+    def _one_process(self) -> "ServerConfig":
+        if self.workers != 1:
+            raise PydanticCustomError(
+                "bridge", "must be 1: this version runs one process", {"key": "workers"}
+            )
+        return self
+
+
+class TwilioConfig(Section):
+    """The Twilio account, and how its calls are streamed."""
+
+    account_sid: str = ""
+    auth_token: Token = SecretStr("")
+    verify_signatures: Switch = True
+    api_base_url: BaseUrl = ""
+    mode: Mode = "start"
+    tracks: Tracks = "both"
+
+
+class VadConfig(Section):
+    """When speech begins and ends, in the words of Baseten's `streaming_vad_config`."""
+
+    threshold: Annotated[Decimal, Field(ge=0, le=1)] = 0.5
+    min_silence_duration_ms: Annotated[Whole, Field(ge=0)] = 300
+    speech_pad_ms: Annotated[Whole, Field(ge=0)] = 30
+
+
+class WhisperConfig(Section):
+    """The streaming Whisper endpoint, and what it is asked to do."""
+
+    url: WhisperUrl = DEFAULT_WHISPER_URL
+    model_id: ModelId = ""
+    api_key: Token = SecretStr("")
+    dialect: Dialect = "auto"
+    language: Language = "en"
+    partials: Switch = False
+    fallback_url: WhisperUrl = ""
+    prompt: str = ""
+    replay_speed: Annotated[Decimal, Field(gt=1, le=2)] = 1.5
+    vad: VadConfig = VadConfig()
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> "WhisperConfig":
+        if self.model_id and self.url not in {"", DEFAULT_WHISPER_URL}:
+            raise PydanticCustomError(
+                "bridge", "and whisper.url name two endpoints: keep one of them", {"key": "model_id"}
+            )
+        if not self.model_id and not self.url:
+            raise PydanticCustomError("bridge", "must not be empty unless model_id is set", {"key": "url"})
+        return self
+
+    @property
+    def endpoint_url(self) -> str:
+        """The WebSocket to connect to: `url`, or Baseten's production address of `model_id`."""
+        if self.model_id:
+            return f"wss://model-{self.model_id}.api.baseten.co/environments/production/websocket"
+        return self.url
+
+
+class WebhookConfig(Section):
+    """Who is told what was said, and the secret that proves it was us."""
+
+    url: WebhookUrl = ""
+    secret: WebhookSecrets = ()
+    events: Events = list(DEFAULT_EVENTS)
+    allow_private_networks: Networks = []
+
+
+def _default_outbox_url() -> str:
+    """A directory of the user's own, by the XDG Base Directory Specification."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        directory = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return ""  # a user without a home directory has to name one
+    return f"sqlite://{directory / 'whisper-bridge'}"
+
+
+class OutboxConfig(Section):
+    """Where events are kept until they are delivered."""
+
+    url: OutboxUrl = Field(default_factory=_default_outbox_url)
+
+    @property
+    def directory(self) -> Path:
+        """The absolute directory that `url` names."""
+        return Path("/" + self.url.removeprefix("sqlite://").lstrip("/"))
+
+
+class JournalConfig(Section):
+    """Where audio is kept until it is understood."""
+
+    path: Directory = ""
+
+
+class NumberConfig(Section):
+    """One telephone number: its call flow, and what differs from the sections for it."""
+
+    number: PhoneNumber
+    then: CallFlowUrl = ""
+    mode: Mode | None = None
+    tracks: Tracks | None = None
+    language: Language | None = None
+    partials: Switch | None = None
+    dialect: Dialect | None = None
+    prompt: str | None = None
+    vad: VadConfig | None = None
+    whisper_url: WhisperUrl | None = None
+    whisper_model_id: ModelId | None = None
+    whisper_api_key: Token | None = None
+    whisper_fallback_url: WhisperUrl | None = None
+    webhook_url: WebhookUrl | None = None
+    webhook_secret: WebhookSecrets | None = None
+    webhook_events: Events | None = None
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> "NumberConfig":
+        if self.whisper_model_id and self.whisper_url:
+            raise PydanticCustomError(
+                "bridge", "and whisper_url name two endpoints: keep one of them", {"key": "whisper_model_id"}
+            )
+        return self
+
+    def applied_to(
+        self, twilio: TwilioConfig, whisper: WhisperConfig, webhook: WebhookConfig
+    ) -> tuple[TwilioConfig, WhisperConfig, WebhookConfig]:
+        """The sections as they are for this number."""
+        changes: dict[str, dict[str, object]] = {"twilio": {}, "whisper": {}, "webhook": {}}
+        for name in self.model_fields_set - {"number", "then", "vad"}:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            section, _, key = name.partition("_")
+            if section not in changes:
+                section, key = ("twilio" if name in {"mode", "tracks"} else "whisper"), name
+            changes[section][key] = value
+        if self.vad is not None:
+            vad = {name: getattr(self.vad, name) for name in self.vad.model_fields_set}
+            changes["whisper"]["vad"] = whisper.vad.model_copy(update=vad)
+        # The number's own endpoint replaces the other spelling of the section's.
+        if self.whisper_model_id:
+            changes["whisper"]["url"] = DEFAULT_WHISPER_URL
+        elif self.whisper_url:
+            changes["whisper"]["model_id"] = ""
+        return (
+            twilio.model_copy(update=changes["twilio"]),
+            whisper.model_copy(update=changes["whisper"]),
+            webhook.model_copy(update=changes["webhook"]),
+        )
