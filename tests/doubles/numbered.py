@@ -61,7 +61,7 @@ class NumberedWhisper:
         """Seconds that the upgrades of the first, second ... connection take."""
         self.refuse: list[int] = []
         """HTTP statuses that the first, second ... upgrade is refused with; 0 lets it pass."""
-        self.dialects = ("v1", "seed")
+        self.dialects: tuple[str, ...] = ("v1", "seed")
         self.word_times = True
         self.partials = False
         self.finishes = True
@@ -90,7 +90,7 @@ class NumberedWhisper:
         if attempt < len(self.delay_s):
             await asyncio.sleep(self.delay_s[attempt])
         if attempt < len(self.refuse) and self.refuse[attempt]:
-            return socket.respond(self.refuse[attempt], "refused\n")  # type: ignore[arg-type]  # any int will do
+            return socket.respond(self.refuse[attempt], "refused\n")
         return None
 
     async def _session(self, socket: ServerConnection) -> None:
