@@ -40,4 +40,5 @@ def encode(samples: NDArray[np.int16]) -> bytes:
     )  # the position of the highest set bit, above bit 7
     mantissa = (magnitude >> (exponent + 3)) & 0x0F
     sign = np.where(wide < 0, 0x80, 0)
-    return (~(sign | (exponent << 4) | mantissa) & 0xFF).astype(np.uint8).tobytes()
+    code: NDArray[np.uint8] = (~(sign | (exponent << 4) | mantissa) & 0xFF).astype(np.uint8)
+    return code.tobytes()
