@@ -32,6 +32,9 @@ FINISH_S: Final = 130.0
 HURRY_S: Final = 10.0
 """The same after a second signal."""
 
+FLUSH_S: Final = 3.0
+"""How long the process stays for webhooks that are due; the next one delivers the rest."""
+
 READY_S: Final = 2.0
 """An outbox that does not answer within this is not ready."""
 
@@ -100,6 +103,10 @@ class Bridge:
         _logger.info("draining", calls=len(self.calls), deadline_s=deadline_s)
         await self.calls.drain(deadline_s, hurry)
         await self.calls.finish(HURRY_S if hurry.is_set() else FINISH_S)
+        with contextlib.suppress(TimeoutError, OutboxDown):
+            async with asyncio.timeout(FLUSH_S):
+                while (await self._services.outbox.stats()).pending:  # noqa: ASYNC110 - nobody tells when all is sent
+                    await asyncio.sleep(FLUSH_S / 100)
 
     @property
     def _public_url(self) -> str:

@@ -121,6 +121,7 @@ class Call:
 
     async def abandon(self) -> None:
         """End every task now. Audio that is not finalised stays on disk."""
+        self.ending = True
         tasks = [*self._tasks, *(leg.task for leg in self._legs.values())]
         for task in tasks:
             task.cancel()
@@ -131,9 +132,13 @@ class Call:
 
     async def _finish(self, reason: str) -> None:
         duration_ms = milliseconds(max((leg.track.received_until for leg in self._legs.values()), default=0))
+        heard = [leg for leg in self._legs.values() if leg.track.journal.end]
         for leg in self._legs.values():
-            leg.session.finish()
-        running = [leg.task for leg in self._legs.values()]
+            if leg in heard:
+                leg.session.finish()
+            else:
+                leg.task.cancel()
+        running = [leg.task for leg in heard]
         if running:
             await asyncio.wait(running, timeout=FINISH_S)
         complete = all(map(_succeeded, running))
@@ -154,7 +159,7 @@ class Call:
             await asyncio.wait(running)
             self._logger.info("call_recovered", finals=len(self._lines))
         for leg in self._legs.values():
-            leg.track.journal.close(delete=_succeeded(leg.task))
+            leg.track.journal.close(delete=leg not in heard or _succeeded(leg.task))
         self._services.journals.discard(self.about.call_sid)
         self._tasks[0].cancel()
         self.done.set()

@@ -86,6 +86,7 @@ class Calls:
             _logger.warning("calls_abandoned", calls=len(self._calls))
         for call in self:
             await call.abandon()
+        await self._empty.wait()
 
     async def _forget_when_done(self, call: Call) -> None:
         await call.done.wait()

@@ -33,15 +33,18 @@ class Gate:
         self._logged_at = -LOG_EVERY_S
 
     async def form(self, request: web.Request) -> MultiDict[str]:
-        """The form of a POST that Twilio signed; raises 403, 400 or 413."""
+        """The form of a POST that Twilio signed; raises 403 or 413, and 400 when nothing is verified."""
+        signature = request.headers.get(HEADER, "")
+        url = self._public_url + request.raw_path
         try:
             posted = await request.post()
         except (ValueError, LookupError) as error:
+            if self._verify:  # Twilio signs what it sends as a form, and this is none
+                self._refuse(url, present=bool(signature))
             raise web.HTTPBadRequest(text="the body is not a form") from error
         form = MultiDict((name, value) for name, value in posted.items() if isinstance(value, str))
-        signature = request.headers.get(HEADER, "")
         if self._verify and not self.signatures.post_is_valid(request.raw_path, form, signature):
-            self._refuse(self._public_url + request.raw_path, present=bool(signature))
+            self._refuse(url, present=bool(signature))
         return form
 
     def check_upgrade(self, request: web.Request) -> None:

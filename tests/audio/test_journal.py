@@ -129,7 +129,10 @@ def test_a_disk_that_fills_up_is_noticed_before_it_is_written_to(
 
 
 @settings(max_examples=50, deadline=None)
-@given(cuts=st.lists(st.integers(1, 3 * SEGMENT // 2), max_size=6), reads=st.lists(st.integers(0, 1 << 20), max_size=8))
+@given(
+    cuts=st.lists(st.integers(1, 3 * SEGMENT // 2), max_size=6),
+    reads=st.lists(st.integers(0, 1 << 20), max_size=8),
+)
 def test_any_cut_reads_the_same(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], reads: list[int]
 ) -> None:

@@ -8,7 +8,9 @@ def g711_linear(byte: int) -> int:
     """ITU-T G.711 table 2a, written from the segments: an independent reference for the table."""
     code = byte ^ 0xFF
     segment, step = (code >> 4) & 7, code & 15
-    first = [0, 31, 95, 223, 479, 991, 2015, 4063][segment]  # decision value where the segment begins, in 14 bits
+    first = [0, 31, 95, 223, 479, 991, 2015, 4063][
+        segment
+    ]  # decision value where the segment begins, in 14 bits
     width = 2 << segment
     value = 0 if segment == step == 0 else first + step * width + (width // 2 if segment else width // 2 - 1)
     return (-1 if code & 0x80 else 1) * 4 * value
@@ -18,7 +20,9 @@ def test_every_byte_decodes_as_g711_says() -> None:
     assert [int(v) for v in mulaw.DECODE] == [g711_linear(b) for b in range(256)]
 
 
-@pytest.mark.parametrize(("byte", "value"), [(0xFF, 0), (0x7F, 0), (0x80, 32124), (0x00, -32124), (0xF0, 120)])
+@pytest.mark.parametrize(
+    ("byte", "value"), [(0xFF, 0), (0x7F, 0), (0x80, 32124), (0x00, -32124), (0xF0, 120)]
+)
 def test_landmarks(byte: int, value: int) -> None:
     assert mulaw.DECODE[byte] == value
 

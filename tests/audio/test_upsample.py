@@ -76,7 +76,7 @@ def test_grouping_does_not_change_a_bit() -> None:
 def test_speech_band_noise_keeps_40_db_against_ideal_upsampling() -> None:
     rng = np.random.default_rng(9)
     taps = signal.firwin(401, [300, 3400], pass_zero=False, fs=8000)
-    noise = signal.lfilter(taps, 1, rng.normal(0, 1, 64 * FRAME))
+    noise = np.convolve(rng.normal(0, 1, 64 * FRAME), taps, "same")
     audio = mulaw.encode((noise / np.abs(noise).max() * 20000).astype(np.int16))
     linear = mulaw.decode(audio).astype(np.float64)
     ideal = signal.resample(linear, 2 * len(linear))
@@ -85,5 +85,5 @@ def test_speech_band_noise_keeps_40_db_against_ideal_upsampling() -> None:
     error = ours - ideal
     # Mu-law's own noise lies partly above 3.4 kHz, where no filter with a transition band is ideal.
     band = signal.firwin(801, 3400, fs=16000)
-    error, ideal = signal.lfilter(band, 1, error)[801:], signal.lfilter(band, 1, ideal)[801:]
+    error, ideal = np.convolve(error, band, "valid"), np.convolve(ideal, band, "valid")
     assert 10 * np.log10((ideal**2).sum() / (error**2).sum()) >= 40

@@ -4,7 +4,9 @@ from bridge.transcript.heard import place, without_overlap
 from bridge.whisper.protocol import Segment, Transcription, WordTime
 
 
-def segment(text: str, start: float | None, end: float | None, *, words: bool = True, odd: bool = False) -> Segment:
+def segment(
+    text: str, start: float | None, end: float | None, *, words: bool = True, odd: bool = False
+) -> Segment:
     times: list[WordTime] = []
     if words and start is not None and end is not None:
         parts = text.split()
@@ -23,12 +25,20 @@ def test_times_become_offsets_after_the_sockets_first_sample() -> None:
     )
     assert heard is not None
     assert (heard.text, heard.start, heard.end, heard.log_prob) == ("one two", 16_000, 24_000, -0.5)
-    assert [(w.word, w.start, w.end) for w in heard.words] == [("one", 16_000, 20_000), ("two", 20_000, 24_000)]
+    assert [(w.word, w.start, w.end) for w in heard.words] == [
+        ("one", 16_000, 20_000),
+        ("two", 20_000, 24_000),
+    ]
 
 
 def test_words_published_before_are_left_out_by_their_middle() -> None:
     heard = place(
-        said(segment("one two three", 0.0, 3.0)), base=0, published=12_100, default=(0, 0), last_text="", limit=10**6
+        said(segment("one two three", 0.0, 3.0)),
+        base=0,
+        published=12_100,
+        default=(0, 0),
+        last_text="",
+        limit=10**6,
     )
     assert heard is not None
     assert (heard.text, heard.start) == ("three", 16_000)
@@ -49,7 +59,12 @@ def test_a_segment_without_word_times_is_judged_as_a_whole() -> None:
 
 def test_without_any_times_the_default_stands_in() -> None:
     heard = place(
-        said(segment("hello there", None, None)), base=0, published=0, default=(80, 160), last_text="", limit=10**6
+        said(segment("hello there", None, None)),
+        base=0,
+        published=0,
+        default=(80, 160),
+        last_text="",
+        limit=10**6,
     )
     assert heard is not None
     assert (heard.text, heard.start, heard.end) == ("hello there", 80, 160)
@@ -63,14 +78,21 @@ def test_text_at_the_top_level_alone_is_enough() -> None:
 
 
 def test_no_time_lies_beyond_what_was_sent() -> None:
-    heard = place(said(segment("x", 5.0, 9.0)), base=0, published=0, default=(0, 0), last_text="", limit=48_000)
+    heard = place(
+        said(segment("x", 5.0, 9.0)), base=0, published=0, default=(0, 0), last_text="", limit=48_000
+    )
     assert heard is not None
     assert (heard.start, heard.end) == (40_000, 48_000)
 
 
 def test_a_hallucination_the_server_suspects_is_labelled() -> None:
     heard = place(
-        said(segment("thank you", 0.0, 1.0, odd=True)), base=0, published=0, default=(0, 0), last_text="", limit=10**6
+        said(segment("thank you", 0.0, 1.0, odd=True)),
+        base=0,
+        published=0,
+        default=(0, 0),
+        last_text="",
+        limit=10**6,
     )
     assert heard is not None
     assert heard.suspect == ("possible_hallucination",)

@@ -25,7 +25,11 @@ SETTINGS = WhisperConfig(
 def test_start_in_the_current_dialect() -> None:
     assert json.loads(start_message(Dialect.V1, SETTINGS)) == {
         "whisper_params": {"audio_language": "es", "show_word_timestamps": True, "prompt": "Acme Dental"},
-        "streaming_params": {"encoding": "pcm_s16le", "sample_rate": 16000, "enable_partial_transcripts": True},
+        "streaming_params": {
+            "encoding": "pcm_s16le",
+            "sample_rate": 16000,
+            "enable_partial_transcripts": True,
+        },
         "streaming_vad_config": {"threshold": 0.4, "min_silence_duration_ms": 500, "speech_pad_ms": 60},
     }
 
@@ -91,14 +95,30 @@ def test_a_full_final() -> None:
         ({"is_final": True, "transcript": "no type"}, True, "no type"),
         ({"is_final": False, "transcript": "so far"}, False, "so far"),
         ({"is_final": "true", "transcript": "as text"}, True, "as text"),
-        ({"type": "transcription", "is_final": True, "segments": [{"text": " a "}, {"text": "b"}]}, True, "a b"),
-        ({"type": "transcription", "is_final": True, "transcript": "", "segments": [{"text": "x"}]}, True, "x"),
-        ({"type": "transcription", "is_final": True, "transcript": "top", "segments": [{"text": "x"}]}, True, "top"),
+        (
+            {"type": "transcription", "is_final": True, "segments": [{"text": " a "}, {"text": "b"}]},
+            True,
+            "a b",
+        ),
+        (
+            {"type": "transcription", "is_final": True, "transcript": "", "segments": [{"text": "x"}]},
+            True,
+            "x",
+        ),
+        (
+            {"type": "transcription", "is_final": True, "transcript": "top", "segments": [{"text": "x"}]},
+            True,
+            "top",
+        ),
         ({"type": "transcription", "is_final": True, "segments": []}, True, ""),
         ({"type": "transcription", "is_final": True, "segments": None}, True, ""),
         ({"type": "transcription", "is_final": True, "segments": "no list"}, True, ""),
         ({"type": "transcription", "segments": [{"text": "no flag"}]}, False, "no flag"),
-        ({"type": "transcription", "is_final": True, "transcript": "nul\u0000 and \u001b[31mred"}, True, "nul and [31mred"),
+        (
+            {"type": "transcription", "is_final": True, "transcript": "nul\u0000 and \u001b[31mred"},
+            True,
+            "nul and [31mred",
+        ),
         ({"type": "transcription", "is_final": True, "transcript": "half \ud800 pair"}, True, "half pair"),
     ],
 )
@@ -122,13 +142,17 @@ def test_every_shape_of_a_transcription(message: dict[str, object], final: bool,
     ],
 )
 def test_times_that_cannot_be_are_unknown(times: dict[str, object]) -> None:
-    said = parse(json.dumps({"type": "transcription", "is_final": True, "segments": [{"text": "x", **times}]}))
+    said = parse(
+        json.dumps({"type": "transcription", "is_final": True, "segments": [{"text": "x", **times}]})
+    )
     assert isinstance(said, Transcription)
     assert (said.segments[0].start_s, said.segments[0].end_s) == (None, None)
 
 
 def test_nan_is_not_a_time() -> None:
-    said = parse('{"type":"transcription","is_final":true,"segments":[{"text":"x","start_time":NaN,"end_time":1}]}')
+    said = parse(
+        '{"type":"transcription","is_final":true,"segments":[{"text":"x","start_time":NaN,"end_time":1}]}'
+    )
     assert isinstance(said, Transcription)
     assert said.segments[0].start_s is None
 
@@ -136,8 +160,14 @@ def test_nan_is_not_a_time() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ('{"type":"end_audio","trace_id":"t1","timestamp":null,"body":{"status":"acknowledged"}}', EndOfAudio(False)),
-        ('{"type":"end_audio","trace_id":null,"timestamp":null,"body":{"status":"finished"}}', EndOfAudio(True)),
+        (
+            '{"type":"end_audio","trace_id":"t1","timestamp":null,"body":{"status":"acknowledged"}}',
+            EndOfAudio(False),
+        ),
+        (
+            '{"type":"end_audio","trace_id":null,"timestamp":null,"body":{"status":"finished"}}',
+            EndOfAudio(True),
+        ),
         ('{"type":"end_audio","body":null}', EndOfAudio(False)),
         ('{"type":"error","body":{"error":"bad frame"}}', ServerError("bad frame")),
         ('{"type":"error","message":"bad start"}', ServerError("bad start")),

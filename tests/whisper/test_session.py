@@ -71,6 +71,7 @@ async def track(
         made.finals.append(heard)
 
     made: Track
+    partials: list[Heard] = []
     session = Session(
         Journal(directory / "track"),
         tick=tick,
@@ -78,11 +79,11 @@ async def track(
         whisper=settings,
         listener=Listener(
             final=final,
-            partial=lambda heard: made.partials.append(heard),
+            partial=partials.append,
             lost=lambda start, end: made.lost.append((start, end)),
         ),
     )
-    made = Track(session, session.journal)
+    made = Track(session, session.journal, partials=partials)
     made._task = asyncio.create_task(session.run())
     try:
         yield made
@@ -97,7 +98,9 @@ def numbered(numbers: range) -> list[str]:
     return [f"w{number}" for number in numbers]
 
 
-def drop(after: dict[int, int], how: Callable[[ServerConnection], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def drop(
+    after: dict[int, int], how: Callable[[ServerConnection], Awaitable[None]]
+) -> Callable[..., Awaitable[None]]:
     """Break connection `n` once it has received `after[n]` bytes of PCM."""
 
     async def fault(number: int, connection: Connection, socket: ServerConnection) -> None:
@@ -170,7 +173,9 @@ async def test_auto_finds_the_dialect_and_loses_no_audio(tmp_path: Path, dialect
                 await call.to_the_end()
             assert call.words == numbered(range(6))
         assert endpoint.dialect == dialect
-        assert len(server.connections) == (2 if dialect == "v1" else 3)  # the second call asks the right way at once
+        assert len(server.connections) == (
+            2 if dialect == "v1" else 3
+        )  # the second call asks the right way at once
 
 
 @pytest.mark.parametrize("how", ["reset", "1011", "1000", "1012"])
@@ -282,7 +287,9 @@ async def test_silence_does_not_grow_the_journal(tmp_path: Path) -> None:
         assert call.lost == []
 
 
-async def test_audio_given_up_while_whisper_was_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_audio_given_up_while_whisper_was_away_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bridge.audio.journal.LIMIT", 20 * 8000)
     async with NumberedWhisper() as server:
         server.delay_s = [0.5]

@@ -1,0 +1,87 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.call import call as call_module
+from bridge.call import calls as module
+from bridge.local.twilio.script import Script
+from tests.doubles.bridge import Setup, running
+from tests.doubles.numbered import NumberedWhisper, speech
+
+
+async def live(setup: Setup, whisper: NumberedWhisper) -> asyncio.Task[Any]:
+    """A call that would go on for a minute."""
+    task = asyncio.create_task(setup.call({"inbound": speech(range(200))}, Script()).run())
+    await setup.receiver.wait_for_type("transcript.final")
+    assert len(setup.bridge.calls) == 1
+    assert whisper.connections
+    return task
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_drain_ends_calls_at_once_when_in_a_hurry(tmp_path: Path) -> None:
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        task = await live(setup, whisper)
+        hurry = asyncio.Event()
+        hurry.set()
+        await setup.bridge.calls.drain(3600, hurry)
+        await setup.bridge.calls.finish(10)
+        ended = await setup.receiver.wait_for_type("call.ended")
+        assert (ended.data["reason"], ended.data["complete"]) == ("drained", True)
+        assert len(setup.bridge.calls) == 0
+        await cancelled(task)
+
+
+async def test_what_is_cut_short_stays_on_disk(tmp_path: Path) -> None:
+    async with NumberedWhisper() as whisper:
+        async with running(tmp_path, whisper.url) as setup:
+            task = await live(setup, whisper)
+            await setup.bridge.calls.finish(0)
+            assert len(setup.bridge.calls) == 0
+            await cancelled(task)
+        (journal,) = (tmp_path / "outbox" / "journal").glob("CA*/inbound")
+        assert (journal / "end").exists()
+        assert list(journal.glob("*.ulaw"))
+
+
+async def test_ended_calls_are_remembered_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", 2)
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        sids = []
+        for _ in range(3):
+            report = await setup.call({"inbound": speech(range(2))}, Script(speed=4)).run()
+            await setup.ended(report.call_sid)
+            while setup.bridge.calls.get(report.call_sid):
+                await asyncio.sleep(0.01)
+            sids.append(report.call_sid)
+        assert [setup.bridge.calls.has_ended(sid) for sid in sids] == [False, True, True]
+
+
+async def test_a_stream_that_brings_nothing_any_more_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_module, "IDLE_STREAM_S", 0.4)
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        script = Script(speed=4, ending="open", callbacks=False, open_s=5)
+        task = asyncio.create_task(setup.call({"inbound": speech(range(3))}, script).run())
+        ended = await setup.receiver.wait_for_type("call.ended")
+        assert ended.data["reason"] == "idle"
+        await cancelled(task)
+
+
+async def test_a_pause_of_twilio_does_not_hold_the_last_words_back(tmp_path: Path) -> None:
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        script = Script(speed=4, ending="open", callbacks=False, open_s=5)
+        audio = speech(range(3))[: -60 * 8]  # ends in a word: only silence from us can end the utterance
+        task = asyncio.create_task(setup.call({"inbound": audio}, script).run())
+        final = await setup.receiver.wait_for_type("transcript.final", timeout=4)
+        assert final.data["text"] == "w0 w1 w2"
+        await cancelled(task)

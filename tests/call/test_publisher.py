@@ -1,0 +1,163 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from bridge import events, metrics
+from bridge.call import publisher as module
+from bridge.call.publisher import Publisher
+from bridge.outbox.outbox import CallLease, Fenced, OutboxDown, Outgoing
+
+ABOUT = {
+    "call_sid": "CA1",
+    "account_sid": "AC1",
+    "stream_sid": "MZ1",
+    "from_": "+1",
+    "to": "+2",
+    "direction": "inbound",
+    "parameters": {},
+}
+
+
+class Outbox:
+    """The part of an outbox that a publisher uses, able to be down and to refuse."""
+
+    def __init__(self) -> None:
+        self.next_sequence = 1
+        self.down = 0
+        self.fenced = False
+        self.stored: list[Outgoing] = []
+        self.watermarks: dict[str, int] = {}
+        self.ended = False
+
+    async def own_call(self, call_sid: str, owner: str, meta: bytes) -> CallLease:
+        self._fail()
+        assert meta == b""
+        return CallLease(call_sid, owner, 1, self.next_sequence, {}, ended=False)
+
+    async def publish(
+        self,
+        lease: CallLease,
+        outgoing: Sequence[Outgoing],
+        watermarks: Mapping[str, int],
+        *,
+        ended: bool = False,
+    ) -> None:
+        assert lease.call_sid == "CA1"
+        self._fail()
+        if self.fenced:
+            raise Fenced("another process has the call")
+        self.stored += outgoing
+        self.watermarks |= watermarks
+        self.ended |= ended
+
+    def _fail(self) -> None:
+        if self.down:
+            self.down -= 1
+            raise OutboxDown("the disk is away")
+
+
+@asynccontextmanager
+async def publisher(outbox: Outbox, *subscribed: str) -> AsyncIterator[tuple[Publisher, asyncio.Task[None]]]:
+    made = Publisher(
+        outbox,  # type: ignore[arg-type]  # the part that is used
+        call_sid="CA1",
+        owner="me",
+        endpoint="https://agent.example.com/",
+        subscribed=frozenset(subscribed or ("call.started", "call.dtmf", "call.ended")),
+        about=lambda: ABOUT,
+        clock=lambda: 1_795_000_000.5,
+    )
+    task = asyncio.create_task(made.run())
+    try:
+        yield made, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def digit(to: Publisher, value: str, **watermarks: int) -> None:
+    await to.publish(events.CallDtmf, events.CallDtmfData, watermarks=watermarks, digit=value)
+
+
+def sequences(outbox: Outbox) -> list[int]:
+    return [json.loads(stored.body)["data"]["sequence"] for stored in outbox.stored]
+
+
+async def test_events_are_numbered_in_the_order_they_were_said() -> None:
+    outbox = Outbox()
+    async with publisher(outbox) as (to, _):
+        to.post(events.CallStarted, events.CallStartedData, tracks=["inbound"])
+        await digit(to, "1", inbound=800)
+        await digit(to, "2")
+    assert [stored.type for stored in outbox.stored] == ["call.started", "call.dtmf", "call.dtmf"]
+    assert sequences(outbox) == [1, 2, 3]
+    assert outbox.watermarks == {"inbound": 800}
+    first: dict[str, Any] = json.loads(outbox.stored[0].body)
+    assert first["timestamp"] == events.timestamp(1_795_000_000.5)
+    assert len({stored.event_id for stored in outbox.stored}) == 3
+
+
+async def test_a_call_goes_on_where_its_last_owner_stopped() -> None:
+    outbox = Outbox()
+    outbox.next_sequence = 7
+    async with publisher(outbox) as (to, _):
+        await digit(to, "1")
+    assert sequences(outbox) == [7]
+
+
+async def test_events_nobody_asked_for_take_no_number_but_move_the_watermark() -> None:
+    outbox = Outbox()
+    async with publisher(outbox, "call.started") as (to, _):
+        await digit(to, "1", inbound=80)
+        await to.publish(events.CallStarted, events.CallStartedData, tracks=[])
+    assert sequences(outbox) == [1]
+    assert outbox.watermarks == {"inbound": 80}
+
+
+async def test_while_the_outbox_is_down_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
+    outbox = Outbox()
+    outbox.down = 3
+    async with publisher(outbox) as (to, _):
+        await digit(to, "1")
+        outbox.down = 3
+        await digit(to, "2")
+    assert sequences(outbox) == [1, 2]
+
+
+async def test_a_newer_owner_ends_the_publisher() -> None:
+    outbox = Outbox()
+    outbox.fenced = True
+    async with publisher(outbox) as (to, task):
+        to.post(events.CallDtmf, events.CallDtmfData, digit="1")
+        with pytest.raises(Fenced):
+            await task
+
+
+async def test_call_ended_marks_the_call() -> None:
+    outbox = Outbox()
+    async with publisher(outbox) as (to, _):
+        await to.publish(
+            events.CallEnded,
+            events.CallEndedData,
+            reason="hangup",
+            duration_ms=1,
+            complete=True,
+            transcript=[],
+        )
+    assert outbox.ended
+
+
+async def test_a_full_queue_drops_digits_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUEUE", 3)
+    dropped = metrics.EVENTS_DROPPED._value.get()
+    outbox = Outbox()
+    outbox.down = 10**6
+    async with publisher(outbox) as (to, _):
+        for _ in range(5):
+            to.post(events.CallDtmf, events.CallDtmfData, digit="1")
+    assert metrics.EVENTS_DROPPED._value.get() - dropped == 2

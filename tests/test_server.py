@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import aiohttp
+
+from tests.doubles.bridge import running
+
+NOWHERE = "ws://127.0.0.1:9/websocket"
+
+
+async def test_health_readiness_and_metrics(tmp_path: Path) -> None:
+    async with running(tmp_path, NOWHERE) as setup, aiohttp.ClientSession() as client:
+        async with client.get(setup.url + "/healthz") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+        async with client.get(setup.url + "/readyz") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "ready"})
+        async with client.get(setup.url + "/metrics") as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            assert "bridge_outbox_pending 0.0" in await answer.text()
+
+
+async def test_an_outbox_that_is_down_is_not_ready_but_alive(tmp_path: Path) -> None:
+    async with running(tmp_path, NOWHERE) as setup, aiohttp.ClientSession() as client:
+        await setup.bridge._services.outbox.close()
+        async with client.get(setup.url + "/readyz") as answer:
+            assert (answer.status, await answer.json()) == (503, {"status": "the outbox is down"})
+            assert answer.headers["Retry-After"]
+        for path in ("/healthz", "/metrics"):
+            async with client.get(setup.url + path) as answer:
+                assert answer.status == 200
+
+
+async def test_what_is_not_there_is_404(tmp_path: Path) -> None:
+    async with running(tmp_path, NOWHERE) as setup, aiohttp.ClientSession() as client:
+        for path in ("/", "/api/calls", "/monitor", "/twilio", "/twilio/voice/x", "/%00", "//twilio/voice"):
+            async with client.get(setup.url + path) as answer:
+                assert answer.status == 404
+        async with client.get(setup.url + "/twilio/voice") as answer:
+            assert answer.status == 405

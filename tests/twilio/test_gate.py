@@ -1,0 +1,78 @@
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from multidict import MultiDict
+
+from bridge.config import Config
+from bridge.local.twilio.account import Account
+from bridge.twilio import gate as module
+from bridge.twilio.gate import Gate
+from bridge.twilio.media import Start
+from bridge.twilio.stream_token import PARAMETER, TokenRefused
+
+ACCOUNT = Account("AC" + "2" * 32, "12345")
+FORM = MultiDict(
+    {"CallSid": "CA1", "AccountSid": ACCOUNT.sid, "From": "+1", "To": "+2", "Direction": "inbound"}
+)
+
+
+def gate(public_url: str = "https://b.example.com", **twilio: Any) -> Gate:
+    values = {"account_sid": ACCOUNT.sid, "auth_token": ACCOUNT.auth_token} | twilio
+    return Gate(Config.model_validate({"twilio": values}), public_url)
+
+
+def start(parameters: Mapping[str, str], account: str = ACCOUNT.sid) -> Start:
+    return Start("MZ1", "CA1", account, ["inbound"], dict(parameters))
+
+
+def upgrade(path: str, signature: str | None) -> web.Request:
+    headers = {} if signature is None else {"X-Twilio-Signature": signature}
+    return make_mocked_request("GET", path, headers=headers)
+
+
+def test_the_upgrade_needs_the_signature_of_its_own_address() -> None:
+    signed = ACCOUNT.signature("wss://b.example.com/prefix/twilio/media")
+    gate("https://b.example.com/prefix").check_upgrade(upgrade("/twilio/media", signed))
+    for wrong in (signed[:-2] + "x=", None, ""):
+        with pytest.raises(web.HTTPForbidden):
+            gate("https://b.example.com/prefix").check_upgrade(upgrade("/twilio/media", wrong))
+
+
+def test_refusals_are_logged_at_most_once_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    one = gate()
+    for _ in range(20):
+        with pytest.raises(web.HTTPForbidden):
+            one.check_upgrade(upgrade("/twilio/media", "wrong"))
+    assert capsys.readouterr().out.count("signature_refused") == 1
+    one._logged_at -= module.LOG_EVERY_S
+    with pytest.raises(web.HTTPForbidden):
+        one.check_upgrade(upgrade("/twilio/media", None))
+    line = capsys.readouterr().out
+    assert "wss://b.example.com/twilio/media" in line
+    assert ACCOUNT.auth_token not in line
+
+
+def test_a_token_is_taken_out_of_the_parameters() -> None:
+    one = gate()
+    begun = start({PARAMETER: one.issue(FORM, now=100.0), "tenant": "acme"})
+    ticket = one.redeem(begun, now=101.0)
+    assert (ticket.from_, ticket.to, ticket.direction) == ("+1", "+2", "inbound")
+    assert begun.parameters == {"tenant": "acme"}
+
+
+def test_a_foreign_account_is_refused_whatever_it_brings() -> None:
+    one = gate()
+    with pytest.raises(TokenRefused, match="account"):
+        one.redeem(start({PARAMETER: one.issue(FORM, now=100.0)}, account="AC9"), now=101.0)
+
+
+def test_only_without_signatures_a_stream_may_come_without_a_token() -> None:
+    with pytest.raises(TokenRefused, match="missing"):
+        gate().redeem(start({}), now=0.0)
+    lenient = gate(verify_signatures=False)
+    assert lenient.redeem(start({}), now=0.0).from_ == ""
+    with pytest.raises(TokenRefused, match="forged"):
+        lenient.redeem(start({PARAMETER: "v1.x.y"}), now=0.0)

@@ -1,0 +1,67 @@
+from xml.etree import ElementTree as ET
+
+from bridge.config import NumberSettings, TwilioConfig, WebhookConfig, WhisperConfig
+from bridge.twilio.twiml import Addresses, with_stream, without_stream
+
+ADDRESSES = Addresses(
+    media="wss://b.example.com/twilio/media",
+    stream_status="https://b.example.com/twilio/stream-status",
+    resume="https://b.example.com/twilio/resume",
+)
+
+
+def number(then: str = "", **twilio: str) -> NumberSettings:
+    return NumberSettings("+1", then, TwilioConfig.model_validate(twilio), WhisperConfig(), WebhookConfig())
+
+
+def test_start_streams_both_tracks_and_goes_on_with_the_call_flow() -> None:
+    response = ET.fromstring(with_stream(number("https://a.example.com/ivr?x=1&y=2"), ADDRESSES, "v1.token"))
+    start, redirect = response
+    (stream,) = start
+    name = stream.attrib.pop("name")
+    assert start.tag == "Start"
+    assert name.startswith("bridge-")
+    assert stream.attrib == {
+        "url": "wss://b.example.com/twilio/media",
+        "track": "both_tracks",
+        "statusCallback": "https://b.example.com/twilio/stream-status",
+        "statusCallbackMethod": "POST",
+    }
+    assert [p.attrib for p in stream] == [{"name": "bridge_token", "value": "v1.token"}]
+    assert (redirect.tag, redirect.text, redirect.attrib) == (
+        "Redirect",
+        "https://a.example.com/ivr?x=1&y=2",
+        {"method": "POST"},
+    )
+
+
+def test_names_are_unique() -> None:
+    texts = {with_stream(number(), ADDRESSES, "t") for _ in range(20)}
+    assert len(texts) == 20
+
+
+def test_one_track() -> None:
+    response = ET.fromstring(with_stream(number(tracks="outbound"), ADDRESSES, "t"))
+    assert response[0][0].attrib["track"] == "outbound_track"
+
+
+def test_without_a_call_flow_the_line_stays_open() -> None:
+    for text in (with_stream(number(), ADDRESSES, "t"), without_stream(number(), ADDRESSES)):
+        *_, pause, redirect = ET.fromstring(text)
+        assert pause.tag == "Pause"
+        assert int(pause.attrib["length"]) > 60
+        assert redirect.text == "https://b.example.com/twilio/resume"
+
+
+def test_connect_redirects_when_the_stream_is_over() -> None:
+    connect, redirect = ET.fromstring(
+        with_stream(number("https://a.example.com/x", mode="connect"), ADDRESSES, "t")
+    )
+    assert connect.tag == "Connect"
+    assert "track" not in connect[0].attrib
+    assert redirect.text == "https://b.example.com/twilio/resume"
+
+
+def test_without_stream_is_the_call_flow_alone() -> None:
+    (redirect,) = ET.fromstring(without_stream(number("https://a.example.com/x"), ADDRESSES))
+    assert redirect.text == "https://a.example.com/x"
