@@ -48,8 +48,8 @@ $(VENV)/.whisper: $(VENV)/.made pyproject.toml deploy/constraints.txt bridge/__i
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml deploy/constraints.txt bridge/__init__.py
 	@echo "Installing whisper-bridge and its tests' tools into $(VENV) ..."
-	@$(INSTALL) '.[local,dev]'
-	@touch $@ $(VENV)/.local
+	@$(INSTALL) '.[local,whisper,microphone,dev]'
+	@touch $@ $(VENV)/.local $(VENV)/.whisper
 
 $(VENV)/.made:
 	@command -v $(PYTHON) >/dev/null || \

@@ -7,6 +7,7 @@ the first media of either track.
 
 import base64
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -229,6 +230,8 @@ def schema(event_type: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one event type. Unknown fields are allowed: new ones may be added."""
     struct = TYPES[event_type]
     definitions = msgspec.json.schema(struct)["$defs"]
+    for definition in definitions.values():  # Python 3.13 strips a docstring's indentation, older ones do not
+        definition["description"] = inspect.cleandoc(definition["description"])
     own = definitions.pop(struct.__name__)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

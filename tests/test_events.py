@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -93,6 +94,16 @@ def test_the_schema_requires_and_describes_exactly_the_public_fields(event_type:
     data = _data_schema(schema)
     assert set(data["properties"]) == set(data["required"]) == FIELDS[event_type]
     assert all(field.get("description") for field in data["properties"].values())
+
+
+@pytest.mark.parametrize("event_type", events.TYPES)
+def test_the_readme_shows_an_example_of_every_type_with_all_its_fields(event_type: str) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```json\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if json.loads(block)["type"] == event_type]
+    msgspec.json.decode(block, type=events.Event)
+    assert set(json.loads(block)["data"]) == FIELDS[event_type]
+    assert f"**`{event_type}`**" in readme
 
 
 def test_schemas_are_written_where_asked(tmp_path: Any) -> None:

@@ -26,8 +26,6 @@ USUAL_NAMES: Mapping[str, tuple[str, str]] = {
 """Environment variables that other tools use for the same secrets: taken where nothing else sets the key."""
 
 PREFIX = "BRIDGE_"
-NOT_KEYS = {"BRIDGE_CONFIG", "BRIDGE_WEBHOOK_SECRET", "BRIDGE_ADMIN_TOKEN"}
-
 
 def load(path: Path | None = None) -> Config:
     """Read the configuration.
@@ -115,10 +113,11 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Sentences about variables of the form of a key that are none; others may be the operator's own."""
     sentences: list[str] = []
     for name in sorted(environ):
         key = _key_of(name)
-        if key and name not in NOT_KEYS and key not in KEYS:
+        if len(key) > 1 and key not in KEYS:
             hint = suggestion(key)
             variable = f"; did you mean {PREFIX}{'__'.join(hint).upper()}?" if hint else ""
             sentences.append(f"environment variable {name}: {'.'.join(key)} is not a known key{variable}")

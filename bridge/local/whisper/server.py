@@ -69,6 +69,7 @@ class WhisperServer:
 
     async def __aenter__(self) -> Self:
         vad.check()
+        vad.load()  # the first one imports the package, which would stall the first call by 0.2 s
         await self.engine.open()
         app = web.Application()
         app.router.add_get(PATH, self._serve)

@@ -29,6 +29,8 @@ MAX_ATTEMPTS = 3
 MAX_RESTARTS = 5
 """Processes that may die in a row without finishing an utterance before the engine stops starting new ones."""
 
+GIVEN_UP = "The recogniser does not run any more"
+
 _log = get(__name__)
 
 
@@ -38,7 +40,8 @@ class SphinxUtterance:
     def __init__(self, engine: "SphinxEngine", number: int) -> None:
         self._engine = engine
         self.number = number
-        self._audio = bytearray()
+        # In the pieces it came in, so that a second attempt hears exactly what the first one heard.
+        self._audio: list[bytes] = []
         self._partial: asyncio.Future[Recognition | None] | None = None
         self.ended = False
         self.attempts = 0
@@ -47,7 +50,7 @@ class SphinxUtterance:
 
     def feed(self, pcm: bytes) -> None:
         """Take more audio: s16le, 16 kHz, mono. Never blocks."""
-        self._audio += pcm
+        self._audio.append(pcm)
         if self.worker:
             self.worker.ask(Ask.AUDIO, self.number, pcm)
 
@@ -77,8 +80,8 @@ class SphinxUtterance:
         self.attempts += 1
         self.worker = worker
         worker.ask(Ask.OPEN, self.number)
-        if self._audio:
-            worker.ask(Ask.AUDIO, self.number, bytes(self._audio))
+        for pcm in self._audio:
+            worker.ask(Ask.AUDIO, self.number, pcm)
         if self.ended:
             worker.ask(Ask.FINAL, self.number)
 
@@ -116,6 +119,7 @@ class SphinxEngine:
         self._owners: set[asyncio.Task[None]] = set()
         self._waiting: deque[SphinxUtterance] = deque()
         self._deaths = 0
+        self._given_up = False
         self._numbers = itertools.count(1)
 
     @property
@@ -149,7 +153,9 @@ class SphinxEngine:
     def utterance(self, options: Options) -> SphinxUtterance:  # noqa: ARG002 - one language, no prompt
         """Begin an utterance. When too many are waiting already, its final raises `EngineError`."""
         utterance = SphinxUtterance(self, next(self._numbers) % 2**32)
-        if len(self._waiting) >= MAX_WAITING:
+        if self._given_up:
+            utterance.fail(GIVEN_UP)
+        elif len(self._waiting) >= MAX_WAITING:
             utterance.fail("The recogniser has too much to do")
         else:
             self._waiting.append(utterance)
@@ -197,6 +203,8 @@ class SphinxEngine:
         _log.warning("recogniser_died", pid=worker.pid, exit_status=exit_status, utterances=len(orphans))
         for utterance in orphans:
             utterance.detach()
+            if utterance.result.done():
+                continue
             if utterance.attempts < MAX_ATTEMPTS:
                 self._waiting.appendleft(utterance)
             else:
@@ -208,7 +216,8 @@ class SphinxEngine:
             except (BridgeError, OSError) as error:
                 _log.exception("recogniser_not_restarted", error=str(error))
         if not self._workers:
-            self._fail_waiting("The recogniser does not run any more")
+            self._given_up = True
+            self._fail_waiting(GIVEN_UP)
         return None
 
     def _assign(self) -> None:

@@ -35,6 +35,7 @@ class Worker:
         """Start a process and wait until its decoders are loaded. Raises `BridgeError`."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # a folder named `bridge` where the user happens to be is not ours
             "-m",
             "bridge.local.whisper.sphinx_process",
             str(decoders),

@@ -15,7 +15,7 @@ from tests.doubles.telephone import silence, telephone
 from tests.doubles.whisper_client import WhisperClient, finals, session
 
 PARTIALS = '{"streaming_params": {"enable_partial_transcripts": true, "partial_transcript_interval_s": 0.2}}'
-SPEECH = telephone(speech.AGENT)[: 94 * 1024]
+SPEECH = telephone(speech.AGENT)[: (speech.script()[0].end_ms + 800) // 32 * 1024]
 """One sentence and the silence after it."""
 
 
@@ -66,7 +66,7 @@ async def test_partials_then_the_final(server: WhisperServer) -> None:
 async def test_end_audio_flushes_what_is_being_said(server: WhisperServer, engine: ScriptedEngine) -> None:
     engine.final_delay_s = 0.05
     async with session(server.url) as client:
-        await client.hear(SPEECH[: 60 * 1024])
+        await client.hear(SPEECH[: 50 * 1024])
         acknowledged, final, finished = await client.rest()
     assert acknowledged["body"]["status"] == "acknowledged"
     assert final["is_end_of_audio_flush"] is True
@@ -109,7 +109,7 @@ async def test_a_client_that_leaves_in_mid_sentence_cancels_it(
     server: WhisperServer, engine: ScriptedEngine
 ) -> None:
     async with session(server.url) as client:
-        await client.hear(SPEECH[: 60 * 1024])
+        await client.hear(SPEECH[: 50 * 1024])
         await client.say(type="health_check")
         await client.next()
     async with asyncio.timeout(5):

@@ -105,6 +105,23 @@ async def test_an_utterance_that_kills_every_process_is_given_up(monkeypatch: py
         await engine.close()
 
 
+async def test_an_engine_whose_processes_keep_dying_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sphinx, "MAX_RESTARTS", 0)
+    engine = SphinxEngine(processes=1, decoders=1)
+    await engine.open()
+    try:
+        utterance, waiting = engine.utterance(Options()), engine.utterance(Options())
+        assert utterance.worker is not None
+        os.kill(utterance.worker.pid, signal.SIGKILL)
+        for lost in (utterance, waiting):
+            with pytest.raises(EngineError, match="does not run any more"):
+                await lost.final()
+        with pytest.raises(EngineError, match="does not run any more"):
+            await engine.utterance(Options()).final()
+    finally:
+        await engine.close()
+
+
 async def test_dropped_utterances_give_their_decoder_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sphinx, "MAX_WAITING", 1)
     engine = SphinxEngine(processes=1, decoders=1)

@@ -1,0 +1,108 @@
+"""A process of the benchmark: started on its own processors, measured from outside, ended by its id."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final, Self
+
+from bridge.errors import BridgeError
+
+START_S: Final = 30.0
+STOP_S: Final = 10.0
+_LINE: Final = 1 << 26  # the sink's notes of an hour are one line
+_SETTINGS: Final = ("BRIDGE_", "TWILIO_", "BASETEN_")  # what would change the bridge's configuration
+
+
+class Child:
+    """`python -m ARGUMENTS`: `async with Child("bridge", "serve", cpus={0}) as child`."""
+
+    def __init__(self, *arguments: str, cpus: Collection[int]) -> None:
+        self.port = 0
+        """Where it listens, as its log says."""
+        self._arguments = arguments
+        self._cpus = cpus
+        self._process: Process
+        self._last: deque[str] = deque(maxlen=20)
+        self._listening = asyncio.Event()
+        self._reading: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self._cpus)  # a child begins where its parent is
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *self._arguments),
+                stdin=PIPE, stdout=PIPE if "sink" in self._arguments[0] else DEVNULL, stderr=PIPE,
+                env=environment, limit=_LINE,
+            )  # fmt: skip
+        finally:
+            os.sched_setaffinity(0, own)
+        self._reading = asyncio.create_task(self._read())
+        listening = asyncio.create_task(self._listening.wait())
+        try:
+            ended_or_not = {listening, self._reading}
+            await asyncio.wait(ended_or_not, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            listening.cancel()
+            if not self.port:
+                await self.stop()
+        if not self.port:
+            raise BridgeError(f"{self._arguments[0]} did not begin to listen: {' '.join(self._last)}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time that it has used, all threads, user and system.
+
+        `utime + stime` of /proc/PID/stat, but in nanoseconds: this is what clock_getcpuclockid(3) makes of a pid.
+        """
+        return time.clock_gettime((~self._process.pid << 3) | 2)
+
+    @property
+    def memory_kb(self) -> tuple[int, int]:
+        """Resident kB: all of it, and what is not backed by files (the journals are)."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        fields = {line.partition(":")[0]: line.split()[1] for line in lines if line.endswith(" kB")}
+        return int(fields["VmRSS"]), int(fields["RssAnon"])
+
+    async def last_words(self) -> bytes:
+        """Close its stdin and take what it then writes to stdout."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        async with asyncio.timeout(STOP_S):
+            return await self._process.stdout.read()
+
+    async def stop(self) -> None:
+        """End it: SIGTERM, then SIGKILL if it does not listen."""
+        process = self._process
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            await self._reading
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            self._last.append(line.decode(errors="replace").strip())
+            if not self.port and b'"listening"' in line:
+                self.port = json.loads(line)["port"]
+                self._listening.set()
