@@ -102,7 +102,7 @@ class Bridge:
         deadline_s = self._config.server.drain_deadline_s
         _logger.info("draining", calls=len(self.calls), deadline_s=deadline_s)
         await self.calls.drain(deadline_s, hurry)
-        await self.calls.finish(HURRY_S if hurry.is_set() else FINISH_S)
+        await self.calls.finish(FINISH_S, hurry, HURRY_S)
         with contextlib.suppress(TimeoutError, OutboxDown):
             async with asyncio.timeout(FLUSH_S):
                 while (await self._services.outbox.stats()).pending:  # noqa: ASYNC110 - nobody tells when all is sent
@@ -138,13 +138,14 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
             Delivery(outbox, secrets, targets) as delivery,
             Partials(secrets, targets) as partials,
         ):
+            node = uuid.uuid4().hex
             services = Services(
                 outbox=outbox,
                 tick=Tick(),
                 endpoints=Endpoints(),
                 partials=partials,
-                journals=Journals(config.journal_directory),
-                node=uuid.uuid4().hex,
+                journals=Journals(config.journal_directory, node),
+                node=node,
                 wall=time.time,
                 monotonic=time.monotonic,
                 tasks=set(),
@@ -157,7 +158,8 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
             finally:
                 look_after.cancel()
                 await asyncio.gather(look_after, return_exceptions=True)
-                await bridge.calls.finish(0)
+                bridge.draining = True
+                await bridge.calls.abandon()
                 await bridge.twilio.close()
                 await runner.cleanup()
                 services.tick.close()

@@ -132,15 +132,16 @@ class Journal:
 
     def _extend(self, index: int) -> None:
         """Map the next segment, unmap the one before it unless it is being read, and keep to the limit."""
-        try:
-            if self._tail is None:
-                raise OSError  # noqa: TRY301 - the directory was refused; that has been said
-            self._segments[index] = _mapped(self._path(index), SEGMENT)
-        except OSError as error:
-            if self._tail is not None:
+        segment: mmap.mmap | None = None
+        if self._tail is not None:
+            try:
+                segment = _mapped(self._path(index), SEGMENT)
+            except OSError as error:
                 self._refused(error)
-            self._segments[index] = mmap.mmap(-1, SEGMENT)
+        if segment is None:
+            segment = mmap.mmap(-1, SEGMENT)
             self._unfiled.add(index)
+        self._segments[index] = segment
         self._unmap_all_but(index - 1, index)
         self.release(self.end + SEGMENT - LIMIT + SEGMENT - 1)  # rounded up: whole segments are released
 
@@ -182,7 +183,10 @@ def _mapped(path: Path, size: int) -> mmap.mmap:
     """A new file of `size` bytes, its blocks allocated: writing to a hole on a full disk would kill us."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:  # macOS
+            os.pwrite(descriptor, bytes(size), 0)
         return mmap.mmap(descriptor, size)
     except OSError:
         path.unlink()

@@ -6,6 +6,8 @@ own. Live audio and replay look the same to it. While nobody is ready it does no
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 import numpy as np
@@ -37,8 +39,14 @@ class Source(Protocol):
     def due(self, now: float) -> int | None:
         """How many whole frames may be sent now: 0 to be asked again, None for nothing until `ready`."""
 
-    def send(self, frames: NDArray[np.int16]) -> None:
-        """Send frames [n, 512]; the source moves its cursor. The array is valid during the call only."""
+    def send(self, frames: NDArray[np.int16], peak: int) -> None:
+        """Send frames [n, 512], whose highest sample is `peak`; the source moves its cursor.
+
+        The array is valid during the call only.
+        """
+
+    def unreadable(self, error: Exception) -> None:
+        """The journal could not be read at the cursor; it will be tried again."""
 
 
 class Tick:
@@ -77,36 +85,50 @@ class Tick:
         batch: list[tuple[Source, int]] = []
         rows = 0
         for source in list(self._ready):
-            due = source.due(now)
-            if due is None:
-                del self._ready[source]
-            if not due:
-                continue
-            due = min(due, BURST)
-            if rows + due > ROWS:
-                self._flush(batch, rows)
-                batch, rows = [], 0
-            batch.append((source, due))
-            rows += due
+            with self._isolated(source):
+                due = source.due(now)
+                if due is None:
+                    del self._ready[source]
+                if due:
+                    due = min(due, BURST)
+                    if rows + due > ROWS:
+                        self._flush(batch)
+                        batch, rows = [], 0
+                    batch.append((source, due))
+                    rows += due
         if batch:
-            self._flush(batch, rows)
+            self._flush(batch)
         if self._ready:
             self._schedule()
         metrics.TICK_SECONDS.observe(self._loop.time() - now)
 
-    def _flush(self, batch: list[tuple[Source, int]], rows: int) -> None:
-        windows = self._upsampler.windows
-        row = 0
+    def _flush(self, batch: list[tuple[Source, int]]) -> None:
+        read: list[tuple[Source, int]] = []
+        rows = 0
         for source, due in batch:
-            for index in range(due):
-                try:
-                    source.journal.read_into(source.cursor + index * FRAME - HISTORY, windows[row + index])
-                except OSError as error:  # one call's disk must not stop the others
-                    _logger.error("journal_read_failed", error=str(error))
-                    windows[row + index] = 0xFF
-            row += due
+            try:
+                for row in range(due):
+                    window = self._upsampler.windows[rows + row]
+                    source.journal.read_into(source.cursor + row * FRAME - HISTORY, window)
+            except (OSError, ValueError) as error:  # ValueError: a file that is shorter than it was
+                source.unreadable(error)
+                continue
+            read.append((source, due))
+            rows += due
         frames = self._upsampler.run(rows)
+        peaks = frames.max(axis=1).tolist()
         row = 0
-        for source, due in batch:
-            source.send(frames[row : row + due])
+        for source, due in read:
+            with self._isolated(source):
+                source.send(frames[row : row + due], max(peaks[row : row + due]))
             row += due
+
+    @contextmanager
+    def _isolated(self, source: Source) -> Iterator[None]:
+        """A defect in one source ends the serving of that source, and of no other."""
+        try:
+            yield
+        except Exception:
+            metrics.DEFECTS.inc()
+            _logger.exception("tick_source_failed")
+            self._ready.pop(source, None)

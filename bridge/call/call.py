@@ -72,7 +72,8 @@ class Call:
             about=self._fields,
             clock=services.wall,
         )
-        self._tasks = [self._start(self._publish())]
+        self._publishing = self._start(self._publish())
+        self._finishing: asyncio.Task[None] | None = None
 
     def stream(self, stream_sid: str, tracks: list[events.Track]) -> None:
         """Start, or go on with, the stream that carries the call's audio from now on."""
@@ -99,6 +100,8 @@ class Call:
 
     def dtmf(self, digit: str) -> None:
         """The caller pressed a key."""
+        if self.ending:
+            return
         self._publisher.post(events.CallDtmf, events.CallDtmfData, digit=digit)
 
     def idle(self, now: float) -> None:
@@ -117,12 +120,14 @@ class Call:
             return
         self.ending = True
         self._logger.info("stream_ended", stream_sid=stream_sid, reason=reason)
-        self._tasks.append(self._start(self._finish(reason)))
+        self._finishing = self._start(self._finish(reason))
 
     async def abandon(self) -> None:
         """End every task now. Audio that is not finalised stays on disk."""
         self.ending = True
-        tasks = [*self._tasks, *(leg.task for leg in self._legs.values())]
+        tasks = [self._publishing, *(leg.task for leg in self._legs.values())]
+        if self._finishing is not None:
+            tasks.append(self._finishing)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -141,7 +146,7 @@ class Call:
         running = [leg.task for leg in heard]
         if running:
             await asyncio.wait(running, timeout=FINISH_S)
-        complete = all(map(_succeeded, running))
+        complete = all(_succeeded(leg.task) and not leg.session.gave_up for leg in heard)
         self._ended = True
         await self._publisher.publish(
             events.CallEnded,
@@ -161,7 +166,7 @@ class Call:
         for leg in self._legs.values():
             leg.track.journal.close(delete=leg not in heard or _succeeded(leg.task))
         self._services.journals.discard(self.about.call_sid)
-        self._tasks[0].cancel()
+        self._publishing.cancel()
         self.done.set()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -178,9 +183,12 @@ class Call:
     async def _publish(self) -> None:
         try:
             await self._publisher.run()
-        except Fenced:
-            self._logger.warning("call_taken_over")
+        except Fenced as fenced:
+            self._logger.warning("call_taken_over", reason=str(fenced))
             self._services.spawn(self.abandon())
+        except Exception:
+            self._services.spawn(self.abandon())
+            raise
 
     def _leg(self, name: events.Track) -> _Leg:
         """The leg of a track, made when it is first named."""
@@ -197,9 +205,7 @@ class Call:
             listener=Listener(
                 final=lambda heard, settled: self._final(leg, heard, settled),
                 partial=lambda heard: self._partial(leg, heard),
-                lost=lambda start, end: self._gap(
-                    name, journal.clock(start), journal.clock(end), "journal_full"
-                ),
+                lost=lambda start, end, why: self._gap(name, journal.clock(start), journal.clock(end), why),
             ),
             logger=log.get("bridge.whisper.session").bind(call_sid=self.about.call_sid, track=name),
         )
@@ -211,8 +217,9 @@ class Call:
         said = self._speech(leg, heard)
         self._services.partials.drop(self._settings.webhook.url, self.about.call_sid, name)
         event = events.TranscriptLate if self._ended else events.TranscriptFinal
-        await self._publisher.publish(event, events.TranscriptFinalData, watermarks={name: settled}, **said)
+        # Before it is stored: `call.ended` is stored after it, and must have it.
         self._lines.append(events.TranscriptLine(name, heard.text, said["start_ms"], said["end_ms"]))
+        await self._publisher.publish(event, events.TranscriptFinalData, watermarks={name: settled}, **said)
         metrics.FINALS.labels(name).inc()
 
     def _partial(self, leg: _Leg, heard: Heard) -> None:
@@ -226,7 +233,11 @@ class Call:
     def _gap(self, name: events.Track, start: int, end: int, reason: str) -> None:
         start_ms, end_ms = milliseconds(start), milliseconds(end)
         metrics.GAP_SECONDS.labels(reason).inc((end_ms - start_ms) / 1000)
-        self._logger.warning("gap", track=name, start_ms=start_ms, end_ms=end_ms, reason=reason)
+        self._logger.warning(
+            "gap", late=self._ended, track=name, start_ms=start_ms, end_ms=end_ms, reason=reason
+        )
+        if self._ended:  # only late transcripts may follow `call.ended`, which said that it was not complete
+            return
         self._publisher.post(
             events.TranscriptGap,
             events.TranscriptGapData,

@@ -53,7 +53,8 @@ class Calls:
         """The call that this stream belongs to: a new one, or the live one, which the stream then takes over."""
         call = self._calls.get(about.call_sid)
         if call is None:
-            call = self._calls[about.call_sid] = Call(about, settings, self._services)
+            call = Call(about, settings, self._services)
+            self._calls[about.call_sid] = call
             self._empty.clear()
             metrics.CALLS_LIVE.inc()
             self._services.spawn(self._forget_when_done(call))
@@ -70,23 +71,29 @@ class Calls:
 
     async def drain(self, deadline_s: float, hurry: asyncio.Event) -> None:
         """Wait until all calls are over; end those that go on past the deadline or when `hurry` is set."""
-        waiting = [asyncio.create_task(self._empty.wait()), asyncio.create_task(hurry.wait())]
-        await asyncio.wait(waiting, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+        await self._wait(deadline_s, hurry)
         for call in self:
             call.end(call.stream_sid, "drained")
 
-    async def finish(self, timeout_s: float) -> None:
-        """Wait for calls that are ending; whatever is left after `timeout_s` stays on disk."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._empty.wait()
-        except TimeoutError:
+    async def finish(self, timeout_s: float, hurry: asyncio.Event, hurry_s: float) -> None:
+        """Wait for calls that are ending, `hurry_s` from when `hurry` is set; then abandon them."""
+        await self._wait(timeout_s, hurry)
+        await self._wait(hurry_s if hurry.is_set() else 0, asyncio.Event())
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """End every call now; audio that is not finalised stays on disk."""
+        if self._calls:
             _logger.warning("calls_abandoned", calls=len(self._calls))
-        for call in self:
-            await call.abandon()
-        await self._empty.wait()
+            await asyncio.gather(*(call.abandon() for call in self))
+            await self._empty.wait()
+
+    async def _wait(self, timeout_s: float, hurry: asyncio.Event) -> None:
+        """Until all calls are over, `hurry` is set, or the time is up."""
+        waiting = [asyncio.create_task(self._empty.wait()), asyncio.create_task(hurry.wait())]
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
 
     async def _forget_when_done(self, call: Call) -> None:
         await call.done.wait()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from bridge import events, log, metrics
-from bridge.outbox.outbox import Outbox, OutboxDown, Outgoing
+from bridge.outbox.outbox import Fenced, Outbox, OutboxDown, Outgoing
 
 QUEUE: Final = 1000
 """Events of one call that may wait for the outbox. When full, finals wait with Whisper; gaps and digits are dropped."""
@@ -71,11 +71,15 @@ class Publisher:
         await pending.stored
 
     async def run(self) -> None:
-        """Take the call over in the outbox, then store what is queued, for ever. Raises `Fenced`."""
+        """Take the call over in the outbox, then store what is queued, for ever. Raises `Fenced`, also for a call that is over."""
         lease = await self._retrying(lambda: self._outbox.own_call(self._call_sid, self._owner, b""))
+        if lease.ended:
+            raise Fenced(f"{self._call_sid} has its call.ended already")
         self._sequence = lease.next_sequence
         while True:
             pending = await self._queue.get()
+            if pending.event is events.CallStarted and self._sequence > 1:
+                continue  # an earlier process has told
             outgoing = self._number(pending)
             ended = pending.event is events.CallEnded
             await self._retrying(

@@ -18,10 +18,12 @@ class Journals:
     """Where the calls' audio lies: one directory a call, in it one a track."""
 
     root: Path
+    node: str
+    """Part of every name: what another process left of the same call stays as it is."""
 
     def directory(self, call_sid: str) -> Path:
         """The directory of a call."""
-        return self.root / call_sid
+        return self.root / f"{call_sid}.{self.node[:8]}"
 
     def discard(self, call_sid: str) -> None:
         """Remove a call's directory once its tracks have removed theirs."""

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from bridge.config import is_loopback
 from bridge.errors import BridgeError
 from bridge.whisper import protocol
+from bridge.whisper.conversation import REJECTION_S
 from bridge.whisper.endpoint import Endpoint
 from bridge.whisper.protocol import Dialect, EndOfAudio, ServerError, Transcription
-from bridge.whisper.session import OPEN_TIMEOUT_S, REJECTION_S
+from bridge.whisper.session import OPEN_TIMEOUT_S
 from bridge.whisper.socket import ConnectFailed, SocketClosed, WhisperSocket
 
 if TYPE_CHECKING:

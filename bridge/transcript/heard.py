@@ -52,7 +52,7 @@ def place(
     untimed = False
     segments = [segment for segment in said.segments if segment.text]
     for segment in segments:
-        text, kept, span = _place_segment(segment, base, published)
+        text, kept, span = _place_segment(segment, base, published, limit)
         if text:
             texts.append(text)
             words.extend(kept)
@@ -91,15 +91,16 @@ def without_overlap(before: str, text: str) -> str:
 
 
 def _place_segment(
-    segment: Segment, base: int, published: int
+    segment: Segment, base: int, published: int, limit: int
 ) -> tuple[str, list[HeardWord], tuple[int, int] | None]:
-    words = list(_place_words(segment, base))
+    words = list(_place_words(segment, base, limit))
     kept = [word for word in words if (word.start + word.end) // 2 >= published]
-    if words:
-        if not kept:
-            return "", [], None
+    if words and not kept:
+        return "", [], None
+    every_word_has_its_time = len(words) >= len(segment.text.split())
+    if words and (every_word_has_its_time or len(kept) == len(words)):
         text = segment.text if len(kept) == len(words) else " ".join(word.word for word in kept)
-        return text, kept, (kept[0].start, max(word.end for word in kept))
+        return text, kept, (min(word.start for word in kept), max(word.end for word in kept))
     if segment.start_s is None or segment.end_s is None:
         return segment.text, [], None
     start, end = base + _samples(segment.start_s), base + _samples(segment.end_s)
@@ -108,9 +109,9 @@ def _place_segment(
     return segment.text, [], (max(start, published), end)
 
 
-def _place_words(segment: Segment, base: int) -> Iterator[HeardWord]:
+def _place_words(segment: Segment, base: int, limit: int) -> Iterator[HeardWord]:
     for word in segment.words:
-        start, end = base + _samples(word.start_s), base + _samples(word.end_s)
+        start, end = (min(limit, base + _samples(seconds)) for seconds in (word.start_s, word.end_s))
         yield HeardWord(word.word, start, end, word.probability)
 
 

@@ -1,5 +1,6 @@
 """Who is let in: requests that Twilio signed for our account, and streams that hold a token of ours."""
 
+import asyncio
 import time
 from typing import Final
 
@@ -14,6 +15,9 @@ from bridge.twilio.stream_token import PARAMETER, StreamTokens, Ticket, TokenRef
 
 LOG_EVERY_S: Final = 1.0
 """At most one log line about refused signatures in this time; the counter has them all."""
+
+BODY_S: Final = 5.0
+"""How long a request's body may take; Twilio gives up on the whole answer after 15 s."""
 
 _NOBODY: Final = Ticket("", "", "", "", "", 0.0, "")
 
@@ -37,7 +41,10 @@ class Gate:
         signature = request.headers.get(HEADER, "")
         url = self._public_url + request.raw_path
         try:
-            posted = await request.post()
+            async with asyncio.timeout(BODY_S):
+                posted = await request.post()
+        except TimeoutError as error:
+            raise web.HTTPRequestTimeout(text="the body took too long") from error
         except (ValueError, LookupError) as error:
             if self._verify:  # Twilio signs what it sends as a form, and this is none
                 self._refuse(url, present=bool(signature))

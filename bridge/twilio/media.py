@@ -218,7 +218,7 @@ def _format_problem(media_format: Any) -> str:
     rate, channels = media_format.get("sampleRate", 8000), media_format.get("channels", 1)
     if encoding == "audio/x-mulaw" and str(rate) == "8000" and str(channels) == "1":
         return ""
-    return f"the stream must be audio/x-mulaw, 8000 Hz, mono, not {encoding!s:.40}, {rate!s:.20}, {channels!s:.20}"
+    return f"the stream must be audio/x-mulaw, 8000 Hz, mono, not {encoding!a:.40}, {rate!a:.20}, {channels!a:.20}"
 
 
 def _milliseconds(value: object) -> int | None:

@@ -140,6 +140,8 @@ class TwilioRoutes:
             ticket = self._gate.redeem(start, self._wall())
         except TokenRefused as refused:
             return Refused(f"token_{refused}", f"the stream's token or account is refused: {refused}")
+        if reason := self._unready():
+            return Refused("unready", reason)
         if self._calls.has_ended(start.call_sid):
             return Refused("ended", "the call has been transcribed to its end")
         parties = (ticket.from_, ticket.to, ticket.direction)
@@ -184,14 +186,15 @@ class _Carried:
 
     def receive(self, text: str) -> None:
         """Act on a message of Twilio's."""
+        if self.call is not None and (self.call.ending or self.call.stream_sid != self._stream_sid):
+            self.over = True  # drained, idle, or another stream has taken the call over
+            return
         for event in self._stream.receive(text):
             if isinstance(event, Media) and self.call is not None:
                 self._media_count.inc()
                 self.call.media(event.track, event.timestamp_ms, event.audio)
             else:
                 self._other(event)
-        if self.call is not None and (self.call.ending or self.call.stream_sid != self._stream_sid):
-            self.over = True  # drained, idle, or another stream has taken the call over
 
     def refuse(self, refused: Refused) -> None:
         """Count and log why the stream is not transcribed."""
@@ -222,6 +225,7 @@ class _Carried:
             self.call.dtmf(event.digit)
         elif isinstance(event, Stop) and self.call is not None:
             self.call.end(self._stream_sid, "hangup")
+            self.over = True
 
 
 def _xml(text: str) -> web.Response:

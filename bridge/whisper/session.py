@@ -1,9 +1,9 @@
 """One track's conversation with Whisper: reads the journal at a cursor, and survives the sockets it speaks through.
 
-Two offsets into the journal tell the whole story. `cursor` is the next byte to send. `settled` is where the
-audio that is still needed begins: everything before it is finalised and stored, or proven silent. A new socket
-begins at `settled`, so whatever was sent and not finalised when the old one dropped is sent again; and the
-first words survive the slowest handshake because the cursor simply waits at 0.
+Two offsets into the journal tell the whole story. `cursor` is the next byte to send. The watermark is where the
+audio that is still needed begins. A new socket begins at the watermark, so whatever was sent and not finalised
+when the old one dropped is sent again; and the first words survive the slowest handshake because the cursor
+simply waits at 0.
 """
 
 import asyncio
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from bridge import log, metrics
 from bridge.audio import mulaw
-from bridge.audio.journal import Journal
+from bridge.audio.journal import SEGMENT, Journal
 from bridge.audio.tick import Tick
 from bridge.audio.upsample import FRAME, HISTORY
 from bridge.transcript.heard import Heard, place
-from bridge.whisper import protocol
+from bridge.whisper.conversation import REJECTION_S, Conversation, Ending
 from bridge.whisper.endpoint import Endpoint
 from bridge.whisper.pace import Pace
-from bridge.whisper.protocol import EndOfAudio, Ignored, ServerError, Transcription
-from bridge.whisper.socket import ConnectFailed, SocketClosed, WhisperSocket
+from bridge.whisper.protocol import Transcription
+from bridge.whisper.socket import ConnectFailed, WhisperSocket
+from bridge.whisper.watermark import Watermark
 
 if TYPE_CHECKING:
     from bridge.config import WhisperConfig
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
 OPEN_TIMEOUT_S: Final = 300.0
 """A deployment scaled to zero lets the handshake hang until a replica has booted; 253 s have been seen."""
 
-REJECTION_S: Final = 5.0
-"""A refused start message closes the socket within a round trip; a close after this is something else."""
+FALLBACK_TIMEOUT_S: Final = 15.0
+"""The same while there is another endpoint to turn to."""
 
-FINISH_TIMEOUT_S: Final = 8.0
-"""Silence of the server after `end_audio` after which the socket is given up."""
+SILENT_ENDS: Final = 2
+"""Sockets in a row that were silent at the end of audio, before the last words are given up."""
 
-SERVER_BUFFER_S: Final = 45.0
-"""Audio older than this has left a healthy server's buffer: it holds 30 s at most; the rest is for lag."""
+UNREADABLE_S: Final = 5.0
+"""The journal's disk may fail this long before what cannot be read is given up."""
 
 MARGIN: Final = mulaw.SAMPLE_RATE
-"""Samples kept before `settled`: the filter's memory, and word times that are a little off."""
+"""Samples kept before the watermark: the filter's memory, and word times that are a little off."""
 
 BACKOFF_FIRST_S: Final = 0.25
 BACKOFF_LONGEST_S: Final = 8.0
@@ -61,10 +62,10 @@ class Listener:
     """Whom a session tells."""
 
     final: Callable[[Heard, int], Awaitable[None]]
-    """A final and the offset up to which audio is settled by it; returns once both are stored."""
+    """A final and the watermark that it makes; returns once both are stored."""
     partial: Callable[[Heard], None]
-    lost: Callable[[int, int], None]
-    """Audio between two offsets was given up, because the journal had reached its limit."""
+    lost: Callable[[int, int, str], None]
+    """Audio between two offsets was given up, and why."""
 
 
 class Session:
@@ -82,55 +83,61 @@ class Session:
     ) -> None:
         self.journal = journal
         self.cursor = 0
-        self.settled = 0
+        self.watermark = Watermark()
         self.resent_until = 0
         """Audio before this offset was sent more than once: what is heard in it is recovered."""
+        self.gave_up = False
+        """The last words could not be had from Whisper; `Listener.lost` was told where they are."""
         self._tick = tick
         self._endpoints = endpoints
         self._whisper = whisper
         self._listener = listener
         self._logger = logger
         self._loop = asyncio.get_running_loop()
-        self._socket: WhisperSocket | None = None
+        self._conversation: Conversation | None = None
         self._pace = Pace(whisper.replay_speed, 0)
         self._base = 0  # offset of this socket's first sample
         self._trim_before = 0  # what this socket hears before it was published by an earlier one
+        self._storing = False  # a final is on its way to the outbox
         self._audio_complete = False
-        self._end_sent = False
-        self._patience: asyncio.Timeout | None = None
-        self._silent_ends = 0  # sockets in a row that never answered `end_audio`
-        self._last_final: Transcription | None = None
+        self._unreadable_at: float | None = None
         self._last_text = ""
 
     async def run(self) -> None:
-        """Transcribe until all audio is settled; returns only then."""
-        failures = 0
-        while not (self._audio_complete and self.journal.end == 0):
+        """Transcribe until all audio is settled, or given up; returns only then."""
+        failures = silent_ends = 0
+        while True:
             endpoint = self._endpoints[failures // TRIES_PER_ENDPOINT % len(self._endpoints)]
-            status = None
-            opened_at = self._loop.time()
             try:
                 socket = await WhisperSocket.connect(
-                    endpoint.url, api_key=endpoint.api_key, timeout=OPEN_TIMEOUT_S
+                    endpoint.url, api_key=endpoint.api_key, timeout=self._open_timeout(failures)
                 )
             except ConnectFailed as error:
-                status = error.status
-                metrics.WHISPER_CONNECTS.labels(str(status or "unreachable")).inc()
+                metrics.WHISPER_CONNECTS.labels(str(error.status or "unreachable")).inc()
                 failures += 1
                 if failures == 1:
                     self._logger.warning("whisper_unreachable", error=str(error))
-            else:
-                metrics.WHISPER_CONNECTS.labels("open").inc()
-                opened_at = self._loop.time()
-                if await self._speak_through(socket, endpoint):
-                    return
-                failures = 0 if self._loop.time() - opened_at > REJECTION_S else failures + 1
-            if failures > 1 or status is not None:
-                await asyncio.sleep(_backoff(failures, status))
+                await asyncio.sleep(_backoff(failures, error.status))
+                continue
+            metrics.WHISPER_CONNECTS.labels("open").inc()
+            opened_at = self._loop.time()
+            try:
+                ending = await self._attach(socket, endpoint).run()
+            finally:
+                self._detach()
+            if ending is Ending.FINISHED:
+                return
+            silent_ends = silent_ends + 1 if ending is Ending.SILENT else 0
+            if silent_ends == SILENT_ENDS:
+                self._give_up()
+                return
+            failures = 0 if self._loop.time() - opened_at > REJECTION_S else failures + 1
+            if ending is not Ending.REJECTED:
+                await asyncio.sleep(_backoff(failures, None))
 
     def heard(self) -> None:
         """Say that the journal has grown."""
-        if self._socket is not None and self.journal.end - self.cursor >= FRAME:
+        if self._conversation is not None and self.journal.end - self.cursor >= FRAME:
             self._tick.ready(self)
 
     def finish(self) -> None:
@@ -141,120 +148,81 @@ class Session:
         if self._audio_complete:
             return
         self._audio_complete = True
-        if self.journal.end:
-            tail = HISTORY // 2 + 1
-            tail += -(self.journal.end + tail) % FRAME
-            self.journal.append(bytes([mulaw.SILENCE]) * tail)
-            self.heard()
-            self._end_audio_when_all_is_sent()
+        tail = HISTORY // 2 + 1
+        tail += -(self.journal.end + tail) % FRAME
+        self.journal.append(bytes([mulaw.SILENCE]) * tail)
+        self.heard()
 
     # What the tick calls.
 
     def due(self, now: float) -> int | None:
         """How many frames the journal has, pacing allows and the socket takes. See `tick.Source`."""
         frames = (self.journal.end - self.cursor) // FRAME
-        if self._socket is None or frames <= 0:
+        if self._conversation is None or frames <= 0:
             return None
-        if not self._socket.writable:
+        if (
+            self.cursor < self.journal.start
+        ):  # the journal's limit has overtaken us: the next socket begins after it
+            self._conversation.abort()
+            return None
+        if not self._conversation.writable:
             return 0
         return min(frames, self._pace.allowed(now) // FRAME)
 
-    def send(self, frames: NDArray[np.int16]) -> None:
+    def send(self, frames: NDArray[np.int16], peak: int) -> None:
         """Send frames and move the cursor. See `tick.Source`."""
-        if self._socket is None:
+        if self._conversation is None:
             return
-        for frame in frames:
-            self._socket.send_frame(frame.tobytes())
-        sent = len(frames) * FRAME
-        self.cursor += sent
-        self._pace.spend(sent)
-        silent_before = self.cursor - int(SERVER_BUFFER_S * mulaw.SAMPLE_RATE)
-        if silent_before > max(self._base, self.settled):
-            self._settle(silent_before)
-        self._end_audio_when_all_is_sent()
+        self._unreadable_at = None
+        self._conversation.send(frames)
+        begin = self.cursor
+        self.cursor += len(frames) * FRAME
+        self._pace.spend(self.cursor - begin)
+        if not self._storing and self._conversation.caught_up:
+            self.watermark.sent(begin, self.cursor, peak)
+            self.journal.release(self.watermark.offset - MARGIN)
+        if self._audio_complete and self.cursor >= self.journal.end:
+            self._conversation.end_audio()
 
-    # One socket's life.
+    def unreadable(self, error: Exception) -> None:
+        """The journal could not be read at the cursor. See `tick.Source`."""
+        now = self._loop.time()
+        if self._unreadable_at is None:
+            self._unreadable_at = now
+            self._logger.error("journal_unreadable", error=str(error))
+        elif now - self._unreadable_at > UNREADABLE_S:
+            self._unreadable_at = None
+            self.journal.release((self.cursor // SEGMENT + 1) * SEGMENT)
 
-    async def _speak_through(self, socket: WhisperSocket, endpoint: Endpoint) -> bool:
-        """Send and listen until the socket ends; True when the session is complete."""
-        dialect = endpoint.dialect
-        opened_at = self._loop.time()
-        try:
-            with metrics.WHISPER_OPEN.track_inprogress():
-                socket.send_text(protocol.start_message(dialect, self._whisper))
-                self._attach(socket)
-                self._logger.info("whisper_open", dialect=dialect.value, at_ms=self._base // 8)
-                complete = await self._listen(socket, endpoint, dialect)
-        except SocketClosed as closed:
-            young = self._loop.time() - opened_at < REJECTION_S
-            if young and closed.code in protocol.REJECTED_CLOSE_CODES:
-                endpoint.rejected(dialect)
-            metrics.WHISPER_DROPS.labels(str(closed.code)).inc()
-            self._logger.warning("whisper_dropped", code=closed.code, reason=closed.reason[:80])
-            return False
-        finally:
-            self._socket = None
-            self._tick.forget(self)
-            await socket.close()
-        if not complete:
-            metrics.WHISPER_DROPS.labels("silent_end").inc()
-            self._logger.warning("whisper_silent_at_end", waited_s=FINISH_TIMEOUT_S)
-        return complete
-
-    async def _listen(self, socket: WhisperSocket, endpoint: Endpoint, dialect: protocol.Dialect) -> bool:
-        while True:
-            try:
-                async with asyncio.timeout(FINISH_TIMEOUT_S if self._end_sent else None) as self._patience:
-                    message = protocol.parse(await socket.receive())
-            except TimeoutError:
-                self._silent_ends += 1
-                return self._silent_ends > 1
-            finally:
-                self._patience = None
-            metrics.WHISPER_MESSAGES.labels(message.kind).inc()
-            if isinstance(message, Transcription | EndOfAudio):
-                endpoint.accepted(dialect)
-            if isinstance(message, Transcription):
-                await self._transcription(message)
-            elif isinstance(message, EndOfAudio) and message.finished and self._end_sent:
-                return True
-            elif isinstance(message, ServerError):
-                self._logger.warning("whisper_error", reason=message.reason)
-                if endpoint.rejected(dialect):
-                    return False
-            elif isinstance(message, Ignored):
-                self._logger.debug("whisper_message_ignored", kind=message.kind)
-
-    def _attach(self, socket: WhisperSocket) -> None:
-        if self.journal.start > self.settled:
-            self._listener.lost(self.settled, self.journal.start)
-            self.settled = self.journal.start
+    def _attach(self, socket: WhisperSocket, endpoint: Endpoint) -> Conversation:
+        """Begin a conversation at the watermark."""
+        mark, start = self.watermark, self.journal.start
+        if start > mark.offset:
+            self._listener.lost(mark.offset, start, "journal_full")
+            mark.lost(start)
+        mark.restart()
         self.resent_until = max(self.resent_until, self.cursor)
-        self._trim_before = self.settled
-        self._last_final = None
-        self._base = self.cursor = self.settled // FRAME * FRAME
+        self._trim_before = mark.offset
+        # Never past the last frame, so that there is a frame to send before the end of audio.
+        self._base = self.cursor = min(mark.offset, max(self.journal.end - FRAME, 0)) // FRAME * FRAME
         self._pace = Pace(self._whisper.replay_speed, self._loop.time())
-        self._end_sent = False
-        self._socket = socket
+        self._conversation = Conversation(socket, endpoint, self._whisper, self._transcription, self._logger)
+        self._logger.info("whisper_open", dialect=endpoint.dialect.value, at_ms=self._base // 8)
         self.heard()
-        self._end_audio_when_all_is_sent()
+        return self._conversation
 
-    def _end_audio_when_all_is_sent(self) -> None:
-        if self._audio_complete and self._socket and not self._end_sent and self.cursor >= self.journal.end:
-            self._socket.send_text(protocol.END_AUDIO)
-            self._end_sent = True
-            if self._patience is not None:
-                self._patience.reschedule(self._loop.time() + FINISH_TIMEOUT_S)
+    def _detach(self) -> None:
+        self._conversation = None
+        self._tick.forget(self)
 
     async def _transcription(self, said: Transcription) -> None:
-        if said.is_final and said == self._last_final and all(s.start_s is not None for s in said.segments):
-            return  # a server that repeats itself: the same words are not said twice at the same time
+        first_of_replay = self._conversation is not None and not self._conversation.finals
         heard = place(
             said,
             base=self._base,
             published=self._trim_before,
             default=self._untimed_span(),
-            last_text=self._last_text if self._base < self.resent_until else "",
+            last_text=self._last_text if first_of_replay and self._base < self.resent_until else "",
             limit=self.cursor,
         )
         if heard is None:
@@ -262,19 +230,30 @@ class Session:
         if not said.is_final:
             self._listener.partial(heard)
             return
-        settled = max(self.settled, heard.end)
-        await self._listener.final(heard, settled)
-        self._last_final, self._last_text = said, heard.text
-        self._settle(settled)
+        self._storing = True
+        await self._listener.final(heard, max(self.watermark.offset, heard.end))
+        self._storing = False
+        self._last_text = heard.text
+        self.watermark.finalised(heard.end)
+        self.journal.release(self.watermark.offset - MARGIN)
 
     def _untimed_span(self) -> tuple[int, int]:
         """Where a final lies of which the server does not say it: after the last one, before the latest silence."""
+        begin = self.watermark.offset
         silence_ms = self._whisper.vad.min_silence_duration_ms + 1000
-        return self.settled, max(self.settled, self.cursor - silence_ms * mulaw.SAMPLE_RATE // 1000)
+        return begin, max(begin, self.cursor - silence_ms * mulaw.SAMPLE_RATE // 1000)
 
-    def _settle(self, offset: int) -> None:
-        self.settled = max(self.settled, offset)
-        self.journal.release(self.settled - MARGIN)
+    def _give_up(self) -> None:
+        """Nothing is dropped silently: if somebody may have spoken since the last final, that is a gap."""
+        self._logger.error("whisper_gave_up", sockets=SILENT_ENDS)
+        if self.watermark.spoken:
+            self.gave_up = True
+            self._listener.lost(self.watermark.offset, self.journal.end, "whisper_silent")
+
+    def _open_timeout(self, failures: int) -> float:
+        """The first round asks every endpoint briefly, if there are several; then there is time for a cold start."""
+        first_round = failures < TRIES_PER_ENDPOINT * len(self._endpoints)
+        return FALLBACK_TIMEOUT_S if first_round and len(self._endpoints) > 1 else OPEN_TIMEOUT_S
 
 
 def _backoff(failures: int, status: int | None) -> float:

@@ -6,7 +6,6 @@ wait in a bounded queue; when it is full the transport stops reading.
 """
 
 import asyncio
-import contextlib
 import functools
 import ssl
 from collections import deque
@@ -32,8 +31,10 @@ WRITE_BUFFER: Final = 64 * 1024
 """Bytes that may wait in the transport: two seconds of audio. Beyond it the session waits."""
 
 PING_INTERVAL_S: Final = 10.0
-PONG_TIMEOUT_S: Final = 10.0
+"""Seconds between pings, and the time that the answer may take."""
+
 CLOSE_TIMEOUT_S: Final = 2.0
+"""How long a peer may take to agree to a close."""
 
 
 class ConnectFailed(BridgeError):  # noqa: N818 - names what happened, like the one below
@@ -84,29 +85,34 @@ class WhisperSocket(asyncio.Protocol):
             request.headers["Authorization"] = f"Api-Key {api_key}"
         protocol.send_request(request)
         tls = _tls() if uri.secure else None
-        socket: WhisperSocket | None = None
         try:
             async with asyncio.timeout(timeout):
                 _, socket = await asyncio.get_running_loop().create_connection(
                     lambda: cls(protocol), uri.host, uri.port, ssl=tls
                 )
-                await socket.opened
+                try:
+                    await socket.opened
+                except BaseException:
+                    socket.abort()
+                    raise
         except TimeoutError as error:
             raise ConnectFailed(f"{uri.host} did not open the socket within {timeout:.0f} s") from error
         except InvalidStatus as error:
             status = error.response.status_code
             raise ConnectFailed(f"{uri.host} refused the socket with HTTP {status}", status) from error
-        except (OSError, InvalidHandshake, SocketClosed) as error:
+        except (OSError, InvalidHandshake, ValueError) as error:  # ValueError: a name that cannot be a host
             raise ConnectFailed(f"{uri.host}:{uri.port} could not be reached: {error}") from error
-        finally:
-            if socket is not None and protocol.state is not State.OPEN:
-                socket.abort()
         return socket
 
     @property
     def writable(self) -> bool:
         """Whether frames may be sent now: the socket is open and its write buffer is not full."""
         return self._writable and self._ws.state is State.OPEN
+
+    @property
+    def unread(self) -> bool:
+        """Whether messages wait to be received."""
+        return bool(self._inbox)
 
     def send_frame(self, pcm: bytes) -> None:
         """Send one binary message. Silently nothing once the socket is closing: `receive` tells."""
@@ -143,10 +149,13 @@ class WhisperSocket(asyncio.Protocol):
             self._inbox.clear()
             self._reading = True
             self._transport.resume_reading()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await asyncio.shield(self._lost)
-        self.abort()
+        except TimeoutError:
+            pass  # it is cut below
+        finally:
+            self.abort()
 
     def abort(self) -> None:
         """Cut the connection now."""
@@ -237,9 +246,7 @@ class WhisperSocket(asyncio.Protocol):
         if self._ws.state is State.OPEN:
             self._ws.send_ping(b"")
             self._flush()
-        self._ping = asyncio.get_running_loop().call_later(
-            max(PING_INTERVAL_S, PONG_TIMEOUT_S), self._keepalive
-        )
+        self._ping = asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._keepalive)
 
     def _flush(self) -> None:
         if self._transport is None or self._transport.is_closing():

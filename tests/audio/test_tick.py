@@ -22,6 +22,7 @@ class Recorder:
         self.cursor = 0
         self.frames: list[bytes] = []
         self.largest = 0
+        self.errors: list[Exception] = []
         self.limit: Callable[[int], int | None] = lambda frames: frames
 
     def due(self, now: float) -> int | None:
@@ -29,10 +30,14 @@ class Recorder:
         frames = (self.journal.end - self.cursor) // FRAME
         return self.limit(frames) if frames else None
 
-    def send(self, frames: NDArray[np.int16]) -> None:
+    def send(self, frames: NDArray[np.int16], peak: int) -> None:
+        assert peak == frames.max()
         self.largest = max(self.largest, len(frames))
         self.frames.extend(frame.tobytes() for frame in frames)
         self.cursor += len(frames) * FRAME
+
+    def unreadable(self, error: Exception) -> None:
+        self.errors.append(error)
 
 
 def noise(seed: int, frames: int) -> bytes:
@@ -135,16 +140,46 @@ async def test_a_source_that_is_held_back_is_asked_again(tmp_path: Path) -> None
     source.journal.close(delete=True)
 
 
-async def test_a_journal_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["gone", "short"])
+async def test_a_journal_that_cannot_be_read_waits_and_stops_nobody(tmp_path: Path, damage: str) -> None:
     tick = Tick()
     broken, well = Recorder(Journal(tmp_path / "broken")), Recorder(Journal(tmp_path / "well"))
     broken.journal.append(noise(1, 600))
-    (tmp_path / "broken" / "000000.ulaw").unlink()
+    file = tmp_path / "broken" / "000000.ulaw"
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content[:100])
     well.journal.append(bytes([mulaw.SILENCE]) * FRAME)
     tick.ready(broken)
     tick.ready(well)
-    await until(lambda: bool(well.frames) and bool(broken.frames))
+    await until(lambda: bool(well.frames) and bool(broken.errors))
     assert well.frames == [bytes(2 * FRAME_OUT)]
+    assert broken.frames == []
+    file.write_bytes(content)
+    await until(lambda: len(broken.frames) == 600)
     tick.close()
-    well.journal.close(delete=True)
-    broken.journal.close(delete=False)
+    for source in (broken, well):
+        source.journal.close(delete=True)
+
+
+@pytest.mark.parametrize("method", ["due", "send"])
+async def test_a_defect_in_one_source_starves_no_other(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    tick = Tick()
+    defect, well = Recorder(Journal(tmp_path / "defect")), Recorder(Journal(tmp_path / "well"))
+    monkeypatch.setattr(defect, method, fail)
+    for source in (defect, well):
+        source.journal.append(noise(1, 20))
+        tick.ready(source)
+    await until(lambda: len(well.frames) == 20)
+    await asyncio.sleep(2 * PERIOD_S)
+    assert tick._timer is None
+    tick.close()
+    for source in (defect, well):
+        source.journal.close(delete=True)

@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -86,21 +86,19 @@ async def measure(levels: Sequence[int], seconds: int) -> Results:
         config.write_text(_config(config.parent, account, whisper_url, receiver.url, secret))
         bridge = Child("bridge", "serve", "--config", str(config), cpus=alone)
         floor = Child("tests.benchmarks.floor", whisper_url, cpus=alone)
-        await asyncio.gather(stack.enter_async_context(bridge), stack.enter_async_context(floor))
+        await _all(stack.enter_async_context(bridge), stack.enter_async_context(floor))
         systems = [
             System("bridge", bridge, sink, account, PUBLIC_URL),
             System("floor", floor, sink, account, f"http://127.0.0.1:{floor.port}"),
         ]
-        await asyncio.gather(*(course.run(system, session, 1, WARM_UP_S) for system in systems))
+        await _all(*(course.run(system, session, 1, WARM_UP_S) for system in systems))
         courses = []
         for calls in levels:
             for system in systems:
                 courses.append(await course.run(system, session, calls, seconds))
                 if system.child is bridge:
-                    await _ended(receiver, courses[-1])
-        noted: Noted = {
-            int(number): sockets for number, sockets in json.loads(await sink.last_words()).items()
-        }
+                    await _ended(receiver, courses[-1], bridge)
+        noted = _noted(await sink.last_words())
     runs = [one.figures(noted) for one in courses]
     for bridge_run, floor_run in zip(runs[::2], runs[1::2], strict=True):
         bridge_run["cpu_ratio"] = round(
@@ -146,7 +144,14 @@ async def _until_terminated(levels: Sequence[int], seconds: int) -> Results:
     return await task
 
 
-async def _ended(receiver: Receiver, finished: Course) -> None:
+async def _all(*work: Awaitable[object]) -> None:
+    """Do several things at once; what fails is raised when none of them goes on."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _ended(receiver: Receiver, finished: Course, bridge: Child) -> None:
     """Wait until the bridge has told all that it has to tell of these calls."""
     try:
         async with asyncio.timeout(END_S):
@@ -155,7 +160,18 @@ async def _ended(receiver: Receiver, finished: Course) -> None:
                 if not ended.data["complete"]:
                     raise BridgeError("the bridge says that a call is not complete")
     except TimeoutError:
-        raise BridgeError(f"the bridge has not published call.ended within {END_S:.0f} s") from None
+        raise BridgeError(
+            f"call.ended did not come within {END_S:.0f} s; the bridge's log ends with {bridge.last_line}"
+        ) from None
+
+
+def _noted(line: bytes) -> Noted:
+    try:
+        return {int(number): sockets for number, sockets in json.loads(line).items()}
+    except ValueError:
+        raise BridgeError(
+            "the Whisper server of this benchmark ended before it had told what it saw"
+        ) from None
 
 
 def _config(directory: Path, account: Account, whisper_url: str, webhook_url: str, secret: str) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +16,6 @@ from bridge.errors import BridgeError
 
 START_S: Final = 30.0
 STOP_S: Final = 10.0
-_LINE: Final = 1 << 26  # the sink's notes of an hour are one line
 _SETTINGS: Final = ("BRIDGE_", "TWILIO_", "BASETEN_")  # what would change the bridge's configuration
 
 
@@ -35,27 +34,22 @@ class Child:
 
     async def __aenter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
-        own = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self._cpus)  # a child begins where its parent is
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self._arguments),
-                stdin=PIPE, stdout=PIPE if "sink" in self._arguments[0] else DEVNULL, stderr=PIPE,
-                env=environment, limit=_LINE,
-            )  # fmt: skip
-        finally:
-            os.sched_setaffinity(0, own)
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *self._arguments), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
+        )
+        with contextlib.suppress(ProcessLookupError):  # it has ended already, which is found below
+            os.sched_setaffinity(self._process.pid, self._cpus)  # so early, it holds for threads to come
         self._reading = asyncio.create_task(self._read())
         listening = asyncio.create_task(self._listening.wait())
         try:
-            ended_or_not = {listening, self._reading}
-            await asyncio.wait(ended_or_not, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+            either = {listening, self._reading}
+            await asyncio.wait(either, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+            self._require_port()
+        except BaseException:
+            await self.stop()
+            raise
         finally:
             listening.cancel()
-            if not self.port:
-                await self.stop()
-        if not self.port:
-            raise BridgeError(f"{self._arguments[0]} did not begin to listen: {' '.join(self._last)}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -75,6 +69,11 @@ class Child:
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         fields = {line.partition(":")[0]: line.split()[1] for line in lines if line.endswith(" kB")}
         return int(fields["VmRSS"]), int(fields["RssAnon"])
+
+    @property
+    def last_line(self) -> str:
+        """What its log said last."""
+        return self._last[-1] if self._last else "nothing"
 
     async def last_words(self) -> bytes:
         """Close its stdin and take what it then writes to stdout."""
@@ -98,6 +97,10 @@ class Child:
                 process.kill()
             await process.wait()
             await self._reading
+
+    def _require_port(self) -> None:
+        if not self.port:
+            raise BridgeError(f"{self._arguments[0]} did not begin to listen: {' '.join(self._last)}")
 
     async def _read(self) -> None:
         assert self._process.stderr is not None

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,6 @@ async def test_what_is_found_after_the_call_ended_is_late(
 
 
 async def test_many_calls_at_once_do_not_mix(tmp_path: Path) -> None:
-    import asyncio  # noqa: PLC0415 - for this test only
-
     async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
         calls = [setup.call({"inbound": speech(range(n, n + 12))}, Script(speed=2)) for n in range(12)]
         reports = await asyncio.gather(*(call.run() for call in calls))
@@ -179,3 +178,25 @@ async def test_many_calls_at_once_do_not_mix(tmp_path: Path) -> None:
             in_order(events)
             assert words(events, "inbound") == numbered(range(number, number + 12))
         assert judge(setup.receiver.received).problems == []
+
+
+async def test_the_transcript_has_finals_that_wait_for_the_outbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FINISH_S", 0.3)
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        outbox = setup.bridge._services.outbox
+        publish, up = outbox.publish, asyncio.Event()
+
+        async def held(*arguments: Any, **options: Any) -> None:
+            await up.wait()
+            await publish(*arguments, **options)
+
+        monkeypatch.setattr(outbox, "publish", held)
+        report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
+        await asyncio.sleep(0.6)
+        up.set()
+        events = await setup.ended(report.call_sid)
+    in_order(events)
+    (final,) = [e.data["text"] for e in events if e.type == "transcript.final"]
+    assert [line["text"] for line in events[-1].data["transcript"]] == [final]

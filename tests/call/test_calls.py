@@ -31,7 +31,7 @@ async def test_drain_ends_calls_at_once_when_in_a_hurry(tmp_path: Path) -> None:
         hurry = asyncio.Event()
         hurry.set()
         await setup.bridge.calls.drain(3600, hurry)
-        await setup.bridge.calls.finish(10)
+        await setup.bridge.calls.finish(10, hurry, 10)
         ended = await setup.receiver.wait_for_type("call.ended")
         assert (ended.data["reason"], ended.data["complete"]) == ("drained", True)
         assert len(setup.bridge.calls) == 0
@@ -42,7 +42,7 @@ async def test_what_is_cut_short_stays_on_disk(tmp_path: Path) -> None:
     async with NumberedWhisper() as whisper:
         async with running(tmp_path, whisper.url) as setup:
             task = await live(setup, whisper)
-            await setup.bridge.calls.finish(0)
+            await setup.bridge.calls.abandon()
             assert len(setup.bridge.calls) == 0
             await cancelled(task)
         (journal,) = (tmp_path / "outbox" / "journal").glob("CA*/inbound")
@@ -85,3 +85,42 @@ async def test_a_pause_of_twilio_does_not_hold_the_last_words_back(tmp_path: Pat
         final = await setup.receiver.wait_for_type("transcript.final", timeout=4)
         assert final.data["text"] == "w0 w1 w2"
         await cancelled(task)
+
+
+async def test_a_whisper_that_does_not_close_delays_the_end_once_not_per_call(tmp_path: Path) -> None:
+    async with NumberedWhisper() as whisper:
+        whisper.deaf = True
+        async with running(tmp_path, whisper.url) as setup:
+            tasks = [
+                asyncio.create_task(setup.call({"inbound": speech(range(50))}, Script()).run())
+                for _ in range(6)
+            ]
+            while len(whisper.connections) < 12:
+                await asyncio.sleep(0.02)
+            began = asyncio.get_running_loop().time()
+            await setup.bridge.calls.abandon()
+            assert asyncio.get_running_loop().time() - began < 6
+            for task in tasks:
+                await cancelled(task)
+
+
+async def test_a_defect_of_the_publisher_ends_the_call_and_not_the_bridge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        outbox = setup.bridge._services.outbox
+
+        async def defect(*_: object, **__: object) -> None:
+            raise ValueError("a hole in the sequence")
+
+        monkeypatch.setattr(outbox, "publish", defect)
+        task = asyncio.create_task(setup.call({"inbound": speech(range(50))}, Script(speed=4)).run())
+        while not whisper.connections:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while len(setup.bridge.calls):
+                await asyncio.sleep(0.01)
+        await cancelled(task)
+        monkeypatch.undo()
+        report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
+        assert (await setup.ended(report.call_sid))[-1].data["complete"]

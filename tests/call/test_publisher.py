@@ -29,6 +29,7 @@ class Outbox:
         self.next_sequence = 1
         self.down = 0
         self.fenced = False
+        self.over = False
         self.stored: list[Outgoing] = []
         self.watermarks: dict[str, int] = {}
         self.ended = False
@@ -36,7 +37,7 @@ class Outbox:
     async def own_call(self, call_sid: str, owner: str, meta: bytes) -> CallLease:
         self._fail()
         assert meta == b""
-        return CallLease(call_sid, owner, 1, self.next_sequence, {}, ended=False)
+        return CallLease(call_sid, owner, 1, self.next_sequence, {}, ended=self.over)
 
     async def publish(
         self,
@@ -161,3 +162,20 @@ async def test_a_full_queue_drops_digits_and_says_so(monkeypatch: pytest.MonkeyP
         for _ in range(5):
             to.post(events.CallDtmf, events.CallDtmfData, digit="1")
     assert metrics.EVENTS_DROPPED._value.get() - dropped == 2
+
+
+async def test_a_call_that_has_its_call_ended_gets_nothing_more() -> None:
+    outbox = Outbox()
+    outbox.over = True
+    async with publisher(outbox) as (_, task):
+        with pytest.raises(Fenced, match=r"has its call\.ended already"):
+            await task
+
+
+async def test_a_call_that_an_earlier_process_began_is_not_begun_again() -> None:
+    outbox = Outbox()
+    outbox.next_sequence = 4
+    async with publisher(outbox) as (to, _):
+        to.post(events.CallStarted, events.CallStartedData, tracks=["inbound"])
+        await digit(to, "1")
+    assert [(s.type, s.sequence) for s in outbox.stored] == [("call.dtmf", 4)]

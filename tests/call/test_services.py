@@ -5,7 +5,7 @@ from bridge.call.services import Journals
 
 
 def test_a_directory_that_is_not_empty_stays(tmp_path: Path) -> None:
-    journals = Journals(tmp_path)
+    journals = Journals(tmp_path, "n1")
     left = journals.directory("CA1")
     left.mkdir()
     (left / "inbound").mkdir()
@@ -15,6 +15,10 @@ def test_a_directory_that_is_not_empty_stays(tmp_path: Path) -> None:
     journals.discard("CA1")
     assert not left.exists()
     journals.discard("CA1")  # once more does no harm
+
+
+def test_two_processes_do_not_share_a_calls_directory(tmp_path: Path) -> None:
+    assert Journals(tmp_path, "n1").directory("CA1") != Journals(tmp_path, "n2").directory("CA1")
 
 
 async def test_what_is_spawned_is_waited_for(tmp_path: Path) -> None:

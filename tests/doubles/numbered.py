@@ -65,7 +65,16 @@ class NumberedWhisper:
         self.word_times = True
         self.partials = False
         self.finishes = True
+        self.end_delay_s = 0.0
+        """Seconds between the acknowledgement of `end_audio` and the last final."""
+        self.deaf_at_end = False
+        """`end_audio` is not even acknowledged."""
+        self.deaf = False
+        """Connections are taken, and then neither read nor closed."""
+        self.mute: set[int] = set()
+        """Connections that hear and say nothing."""
         self._attempts = 0
+        self._closing = asyncio.Event()
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,6 +85,7 @@ class NumberedWhisper:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
+        self._closing.set()
         self._server.close()
         await self._server.wait_closed()
 
@@ -107,6 +117,10 @@ class NumberedWhisper:
             if dialect not in self.dialects:
                 await socket.close(1011, "Internal Server Error (in model/chainlet).")
                 return
+            if self.deaf:
+                socket.transport.pause_reading()
+                await self._closing.wait()
+                socket.transport.abort()
             await self._converse(number, connection, socket)
         except ConnectionClosed:
             pass
@@ -118,8 +132,9 @@ class NumberedWhisper:
         async for message in socket:
             if isinstance(message, str):
                 connection.texts.append(message)
-                if json.loads(message)["type"] == "end_audio":
+                if json.loads(message)["type"] == "end_audio" and not self.deaf_at_end:
                     await socket.send('{"type":"end_audio","body":{"status":"acknowledged"}}')
+                    await asyncio.sleep(self.end_delay_s)
                     await self._say(socket, ear.flush(), final=True)
                     if self.finishes:
                         await socket.send('{"type":"end_audio","body":{"status":"finished"}}')
@@ -127,7 +142,9 @@ class NumberedWhisper:
             connection.frame_sizes.add(len(message))
             connection.pcm += message
             words = ear.hear(message)
-            if words:
+            if number in self.mute or self.deaf_at_end:
+                pass
+            elif words:
                 await self._say(socket, words, final=True)
             elif self.partials and ear.fresh():
                 await self._say(socket, ear.words, final=False)

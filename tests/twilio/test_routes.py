@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from bridge.local.twilio.script import Digit, Script
+from bridge.twilio import gate as gate_module
 from bridge.twilio import routes as module
 from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, Setup, running
 from tests.doubles.numbered import NumberedWhisper, speech
@@ -69,6 +70,11 @@ def start(token: str | None, stream: str = "MZ" + "1" * 32, **changes: Any) -> s
         "customParameters": {"tenant": "acme"} | ({} if token is None else {"bridge_token": token}),
     } | changes
     return json.dumps({"event": "start", "sequenceNumber": "1", "streamSid": stream, "start": body})
+
+
+def media(stream: str, timestamp: int) -> str:
+    body = {"track": "inbound", "chunk": "1", "timestamp": str(timestamp), "payload": "f39/" * 53 + "fw=="}
+    return json.dumps({"event": "media", "sequenceNumber": "2", "streamSid": stream, "media": body})
 
 
 def upgrade(setup: Setup, client: aiohttp.ClientSession) -> Any:
@@ -260,12 +266,14 @@ async def test_a_second_stream_takes_the_call_over(tmp_path: Path) -> None:
         async with upgrade(setup, client) as second:
             await second.send_str(start(await token_of(setup, client), stream="MZ" + "2" * 32))
             await asyncio.sleep(0.1)
-            await first.send_str('{"event":"stop","streamSid":"' + "MZ" + "1" * 32 + '"}')
+            await first.send_str(media("MZ" + "1" * 32, 900_000))  # must not touch the call's clock
             assert (await first.receive(timeout=5)).data == 1000
             await asyncio.sleep(0.1)
             assert len(setup.bridge.calls) == 1
+            await second.send_str(media("MZ" + "2" * 32, 20))
             await second.send_str('{"event":"stop"}')
         events = await setup.ended(CA)
+        assert events[-1].data["duration_ms"] == 20
         assert [e.type for e in events] == ["call.started", "call.ended"]
         assert events[-1].data["stream_sid"] == "MZ" + "2" * 32
 
@@ -302,3 +310,31 @@ async def test_without_signatures_a_loopback_bridge_takes_streams_without_a_toke
             await socket.send_str('{"event":"stop"}')
         events = await setup.ended(CA)
         assert events[0].data["from"] == ""
+
+
+async def test_a_stream_that_says_start_after_the_draining_began_is_not_taken(tmp_path: Path) -> None:
+    async with house(tmp_path) as (setup, client), upgrade(setup, client) as socket:
+        token = await token_of(setup, client)
+        setup.bridge.draining = True
+        await socket.send_str(start(token))
+        assert (await socket.receive(timeout=5)).data == 1008
+        assert len(setup.bridge.calls) == 0
+
+
+async def test_a_format_that_utf8_cannot_carry_is_refused_too(tmp_path: Path) -> None:
+    async with house(tmp_path) as (setup, client), upgrade(setup, client) as socket:
+        await socket.send_str(start(await token_of(setup, client), mediaFormat={"encoding": "\ud800é" * 50}))
+        assert (await socket.receive(timeout=5)).data == 1008
+
+
+async def test_a_body_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "BODY_S", 0.1)
+    async with house(tmp_path) as (setup, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", setup.bridge.port)
+        writer.write(
+            b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+            b"Content-Type: application/x-www-form-urlencoded\r\n\r\na=1"
+        )
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+        await writer.wait_closed()

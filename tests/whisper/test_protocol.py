@@ -139,6 +139,7 @@ def test_every_shape_of_a_transcription(message: dict[str, object], final: bool,
         {"start_time": "1", "end_time": "2"},
         {"start_time": True, "end_time": True},
         {"start_time": 0, "end_time": 1e12},
+        {"start_time": 0, "end_time": 10**400},
     ],
 )
 def test_times_that_cannot_be_are_unknown(times: dict[str, object]) -> None:

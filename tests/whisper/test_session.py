@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from bridge.audio.tick import Tick
 from bridge.audio.upsample import FRAME, FRAME_OUT
 from bridge.config import WhisperConfig
 from bridge.transcript.heard import Heard
+from bridge.whisper import conversation
 from bridge.whisper import session as module
+from bridge.whisper import watermark as watermark_module
 from bridge.whisper.endpoint import Endpoint, Endpoints
 from bridge.whisper.session import Listener, Session
 from tests.doubles.numbered import Connection, NumberedWhisper, speech
@@ -27,7 +30,9 @@ class Track:
     journal: Journal
     finals: list[Heard] = field(default_factory=list)
     partials: list[Heard] = field(default_factory=list)
-    lost: list[tuple[int, int]] = field(default_factory=list)
+    stored: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is not set the outbox is down."""
+    lost: list[tuple[int, int, str]] = field(default_factory=list)
 
     def hear(self, audio: bytes) -> None:
         for start in range(0, len(audio), 160):
@@ -68,6 +73,7 @@ async def track(
 
     async def final(heard: Heard, settled: int) -> None:
         assert settled >= heard.end
+        await made.stored.wait()
         made.finals.append(heard)
 
     made: Track
@@ -80,10 +86,11 @@ async def track(
         listener=Listener(
             final=final,
             partial=partials.append,
-            lost=lambda start, end: made.lost.append((start, end)),
+            lost=lambda start, end, why: made.lost.append((start, end, why)),
         ),
     )
     made = Track(session, session.journal, partials=partials)
+    made.stored.set()
     made._task = asyncio.create_task(session.run())
     try:
         yield made
@@ -117,7 +124,8 @@ async def reset(socket: ServerConnection) -> None:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKOFF_FIRST_S", 0.005)
-    monkeypatch.setattr(module, "FINISH_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(conversation, "ANSWER_S", 0.4)
+    monkeypatch.setattr(watermark_module, "LOUD_PEAK", 40)  # numbered words are of every loudness
 
 
 async def test_a_call_is_understood_word_for_word(tmp_path: Path) -> None:
@@ -269,10 +277,11 @@ async def test_a_server_that_gives_no_times_loses_nothing(tmp_path: Path) -> Non
         assert len(call.words) == 16
 
 
-async def test_no_audio_needs_no_answer(tmp_path: Path) -> None:
+async def test_no_audio_needs_one_frame_and_no_final(tmp_path: Path) -> None:
     async with NumberedWhisper() as server, track(tmp_path, server) as call:
         await call.to_the_end()
         assert call.finals == []
+        assert len(server.connections[0].pcm) == 2 * FRAME_OUT
 
 
 async def test_silence_does_not_grow_the_journal(tmp_path: Path) -> None:
@@ -296,8 +305,8 @@ async def test_audio_given_up_while_whisper_was_away_is_told(
         async with track(tmp_path, server) as call:
             call.hear(b"\xff" * 8000 * 40 + speech(range(3)))
             await call.to_the_end()
-        ((start, end),) = call.lost
-        assert start == 0
+        ((start, end, why),) = call.lost
+        assert (start, why) == (0, "journal_full")
         assert 8000 * 20 <= end <= 8000 * 40
         assert call.words == numbered(range(3))
 
@@ -315,3 +324,114 @@ async def test_pacing_holds_a_backlog_back(tmp_path: Path) -> None:
             sent = call.session.cursor / 8000
             assert 1.0 <= sent <= 2.3  # a second at once, then twice real time
             assert call.session.cursor % FRAME == 0
+
+
+async def test_a_server_that_is_slow_at_the_end_keeps_the_last_words(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.end_delay_s = 1.0  # more than twice the patience with a silent server
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(3)))
+            await call.to_the_end()
+        assert call.words == numbered(range(3))
+        assert len(server.connections) == 1
+
+
+async def test_last_words_that_cannot_be_had_are_a_gap(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.deaf_at_end = True
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(3)))
+            await call.to_the_end()
+        assert call.words == []
+        assert call.session.gave_up
+        ((start, end, why),) = call.lost
+        assert (start, why) == (0, "whisper_silent")
+        assert end >= 3 * 260 * 8
+
+
+async def test_silence_that_cannot_be_confirmed_is_no_gap(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.deaf_at_end = True
+        async with track(tmp_path, server) as call:
+            call.hear(bytes([mulaw.SILENCE]) * 8000)
+            await call.to_the_end()
+        assert (call.lost, call.session.gave_up) == ([], False)
+
+
+async def test_audio_is_kept_while_the_outbox_is_down(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server, track(tmp_path, server) as call:
+        call.stored.clear()
+        call.hear(speech(range(12)) + bytes([mulaw.SILENCE]) * 8000 * 100)
+        async with asyncio.timeout(20):
+            while call.session.cursor < 8000 * 100:
+                await asyncio.sleep(0.02)
+        assert (call.journal.start, call.session.watermark.offset) == (0, 0)
+        call.stored.set()
+        await call.to_the_end()
+        assert call.words == numbered(range(12))
+
+
+async def test_words_of_a_server_that_lags_are_not_taken_for_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermark_module, "QUIET_S", 2.0)
+    async with NumberedWhisper() as server:
+
+        async def fault(number: int, connection: Connection, socket: ServerConnection) -> None:
+            if number == 0 and len(connection.pcm) > 32_000 * 20:
+                await reset(socket)
+
+        server.fault = fault
+        server.mute = {0}  # hears everything, says nothing, and then drops
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(80)))
+            await call.to_the_end()
+        assert call.words == numbered(range(80))
+
+
+async def test_a_journal_that_overtakes_the_cursor_is_told_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.audio.journal.LIMIT", 20 * 8000)
+    async with NumberedWhisper() as server, track(tmp_path, server) as call:
+        call.session._whisper = call.session._whisper.model_copy(update={"replay_speed": 1.5})
+        while call.session._conversation is None:
+            await asyncio.sleep(0.01)
+        call.hear(speech(range(150)))  # 54 s of audio at once, of which 20 s are kept
+        async with asyncio.timeout(10):
+            while not call.lost:
+                await asyncio.sleep(0.01)
+        assert call.session.cursor >= call.journal.start
+        assert call.lost[0][1:] == (call.journal.start, "journal_full")
+
+
+async def test_a_disk_that_stays_unreadable_costs_a_gap_not_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNREADABLE_S", 0.05)
+    async with NumberedWhisper() as server:
+        server.delay_s = [0.2]
+        async with track(tmp_path, server) as call:
+            call.hear(bytes([mulaw.SILENCE]) * 8000 * 30 + speech(range(4)))
+            (tmp_path / "track" / "000000.ulaw").unlink()
+            await call.to_the_end()
+        assert call.lost == [(0, 65536, "journal_full")]
+        assert call.words == numbered(range(4))
+
+
+async def test_a_primary_that_hangs_does_not_delay_the_fallback_for_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FALLBACK_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # takes connections and never says a word
+        url = f"ws://127.0.0.1:{hung.getsockname()[1]}/websocket"
+        async with NumberedWhisper() as server:
+            await fallback(tmp_path, url, server)
+
+
+async def fallback(tmp_path: Path, url: str, server: NumberedWhisper) -> None:
+    endpoints = (Endpoint(url, "", "v1"), Endpoint(server.url, "", "v1"))
+    async with track(tmp_path, server, endpoints=endpoints) as call:
+        call.hear(speech(range(3)))
+        await call.to_the_end(timeout=5)
+    assert call.words == numbered(range(3))

@@ -179,7 +179,6 @@ async def test_a_message_in_fragments_is_put_together() -> None:
 
 async def test_a_peer_that_answers_no_ping_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PING_INTERVAL_S", 0.05)
-    monkeypatch.setattr(module, "PONG_TIMEOUT_S", 0.05)
     stop = asyncio.Event()
 
     async def deaf(socket: ServerConnection) -> None:

@@ -1,0 +1,59 @@
+"""How far a track's audio is settled: finalised and stored, or too old and too quiet to be needed again."""
+
+from collections import deque
+from typing import Final
+
+from bridge.audio import mulaw
+
+QUIET_S: Final = 45.0
+"""Quiet audio of this age has left a healthy server's buffer: it holds 30 s at most; the rest is for lag."""
+
+LOUD_S: Final = 120.0
+"""The same for audio in which somebody may have spoken: music on hold never becomes a final either."""
+
+LOUD_PEAK: Final = 500
+"""A frame with a higher sample (of 32767) may be speech: -36 dB of full scale; a quiet line stays below 100."""
+
+
+class Watermark:
+    """An offset into the journal: everything before it is settled, and a new socket begins there.
+
+    Without finals it moves too, or a caller on hold would make the journal grow; but only over audio that the
+    same socket was sent long enough ago.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self._loud: deque[int] = deque()  # offsets of loud frames, one for a second
+
+    def finalised(self, end: int) -> None:
+        """A final that reaches to `end` is stored."""
+        self._move(end)
+
+    def lost(self, end: int) -> None:
+        """Audio before `end` cannot be had any more."""
+        self._move(end)
+
+    def sent(self, begin: int, end: int, peak: int) -> None:
+        """Audio from `begin` to `end` was sent; its highest sample was `peak`."""
+        if peak > LOUD_PEAK and (not self._loud or begin - self._loud[-1] >= mulaw.SAMPLE_RATE):
+            self._loud.append(begin)
+        quiet_before = end - int(QUIET_S * mulaw.SAMPLE_RATE)
+        if quiet_before > self.offset:
+            loud = self._loud[0] if self._loud else quiet_before
+            loud_before = end - int(LOUD_S * mulaw.SAMPLE_RATE)
+            self._move(max(min(quiet_before, loud), loud_before))
+
+    def restart(self) -> None:
+        """A new socket begins at the offset: what is sent from now on counts anew."""
+        self._loud.clear()
+
+    @property
+    def spoken(self) -> bool:
+        """Whether audio past the offset may hold speech."""
+        return bool(self._loud)
+
+    def _move(self, offset: int) -> None:
+        self.offset = max(self.offset, offset)
+        while self._loud and self._loud[0] < self.offset - mulaw.SAMPLE_RATE:
+            self._loud.popleft()

@@ -1,0 +1,58 @@
+from bridge.whisper.watermark import LOUD_PEAK, LOUD_S, QUIET_S, Watermark
+
+SECOND = 8000
+FRAME = 256
+
+
+def listen(mark: Watermark, seconds: float, *, peak: int = 0, start: int = 0) -> int:
+    cursor = start
+    while cursor < start + seconds * SECOND:
+        mark.sent(cursor, cursor + FRAME, peak)
+        cursor += FRAME
+    return cursor
+
+
+def test_a_final_moves_it_and_nothing_moves_it_back() -> None:
+    mark = Watermark()
+    mark.finalised(5000)
+    mark.finalised(3000)
+    assert mark.offset == 5000
+
+
+def test_silence_moves_it_once_it_has_left_the_servers_buffer() -> None:
+    mark = Watermark()
+    cursor = listen(mark, QUIET_S)
+    assert mark.offset <= FRAME
+    cursor = listen(mark, 30, start=cursor)
+    assert mark.offset == cursor - QUIET_S * SECOND
+    assert not mark.spoken
+
+
+def test_speech_that_waits_for_its_final_holds_it() -> None:
+    mark = Watermark()
+    cursor = listen(mark, 10)
+    spoken_at = cursor
+    cursor = listen(mark, 2, peak=LOUD_PEAK + 1, start=cursor)
+    cursor = listen(mark, 80, start=cursor)
+    assert mark.offset <= spoken_at
+    assert mark.spoken
+    mark.finalised(12 * SECOND)
+    listen(mark, 60, start=cursor)
+    assert mark.offset > 80 * SECOND
+    assert not mark.spoken
+
+
+def test_music_on_hold_moves_it_in_the_end() -> None:
+    mark = Watermark()
+    cursor = listen(mark, LOUD_S + 60, peak=9000)
+    assert mark.offset == cursor - LOUD_S * SECOND
+    assert len(mark._loud) <= LOUD_S + 2
+
+
+def test_a_new_socket_counts_anew() -> None:
+    mark = Watermark()
+    listen(mark, 5, peak=9000)
+    mark.restart()
+    assert not mark.spoken
+    mark.lost(70_000)
+    assert mark.offset == 70_000
