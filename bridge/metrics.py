@@ -10,7 +10,14 @@ DEFECTS = Counter(
 CALLS = Counter("bridge_calls_total", "Calls ended.", ["reason"])
 VOICE_ANSWERS = Counter("bridge_voice_answers_total", "Answers to POST /twilio/voice.", ["answer"])
 REFUSALS = Counter("bridge_refusals_total", "Requests and streams refused.", ["why"])
-MESSAGES = Counter("bridge_twilio_messages_total", "Media Streams messages by event.", ["event"])
+HTTP_REFUSALS = Counter(
+    "bridge_http_refusals_total", "HTTP answers of 400 and above, and bytes that were no HTTP.", ["status"]
+)
+MESSAGES = Counter(
+    "bridge_twilio_messages_total",
+    "Media Streams messages by event; media counts as audio seconds.",
+    ["event"],
+)
 MESSAGES_IGNORED = Counter(
     "bridge_twilio_messages_ignored_total", "Messages that were not acted on.", ["why"]
 )

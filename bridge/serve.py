@@ -32,7 +32,7 @@ FINISH_S: Final = 130.0
 HURRY_S: Final = 10.0
 """The same after a second signal."""
 
-FLUSH_S: Final = 3.0
+FLUSH_S: Final = 2.0
 """How long the process stays for webhooks that are due; the next one delivers the rest."""
 
 READY_S: Final = 2.0
@@ -76,7 +76,11 @@ class Bridge:
         self._services = services
         self._delivery = delivery
         self.twilio = TwilioRoutes(
-            config, public_url=self._public_url, calls=self.calls, unready=self._unready
+            config,
+            public_url=self._public_url,
+            calls=self.calls,
+            spend=services.outbox.spend,
+            unready=self._unready,
         )
 
     async def serve(self, listener: socket.socket) -> web.AppRunner:

@@ -1,15 +1,33 @@
 """The aiohttp application: which route is answered by whom. Wiring only."""
 
+import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from bridge import metrics
 from bridge.twilio.routes import TwilioRoutes
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a request body; Twilio's forms have a few thousand."""
+
+
+async def _refusals_are_counted(_request: web.Request, response: web.StreamResponse) -> None:
+    if response.status >= HTTPStatus.BAD_REQUEST:
+        metrics.HTTP_REFUSALS.labels(str(response.status)).inc()
+
+
+def _malformed_requests_are_counted(record: logging.LogRecord) -> bool:
+    """Bytes that are not HTTP have got their 400; they are no error of ours, and worth no traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    metrics.HTTP_REFUSALS.labels("malformed").inc()
+    return False
 
 
 def application(twilio: TwilioRoutes, unready: Callable[[], Awaitable[str]]) -> web.Application:
@@ -24,11 +42,15 @@ def application(twilio: TwilioRoutes, unready: Callable[[], Awaitable[str]]) -> 
             return web.json_response({"status": reason}, status=503, headers={"Retry-After": "5"})
         return web.json_response({"status": "ready"})
 
-    async def metrics(_request: web.Request) -> web.Response:
+    async def prometheus(_request: web.Request) -> web.Response:
         await unready()  # brings the outbox's gauges up to date
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    logging.getLogger("aiohttp.server").addFilter(_malformed_requests_are_counted)
     app = web.Application(client_max_size=MAX_BODY)
+    app.on_response_prepare.append(_refusals_are_counted)
     app.add_routes(twilio.routes())
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    app.add_routes(
+        [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", prometheus)]
+    )
     return app

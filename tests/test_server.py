@@ -1,6 +1,9 @@
+import asyncio
 from pathlib import Path
 
 import aiohttp
+import pytest
+from prometheus_client import REGISTRY
 
 from tests.doubles.bridge import running
 
@@ -36,3 +39,23 @@ async def test_what_is_not_there_is_404(tmp_path: Path) -> None:
                 assert answer.status == 404
         async with client.get(setup.url + "/twilio/voice") as answer:
             assert answer.status == 405
+
+
+async def test_bytes_that_are_no_http_are_counted_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def malformed() -> float:
+        return REGISTRY.get_sample_value("bridge_http_refusals_total", {"status": "malformed"}) or 0.0
+
+    before = malformed()
+    async with running(tmp_path, NOWHERE) as setup:
+        for head in (b"X" * 20_000, b"A: 1\r\n" * 5000, b"Content-Length: -1", b"Content-Length: \xd9\xa3"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", setup.bridge.port)
+            writer.write(
+                b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\nX: " + head + b"\r\n" + head + b"\r\n\r\n"
+            )
+            assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+            writer.close()
+            await writer.wait_closed()
+    assert malformed() == before + 4
+    assert caplog.records == []

@@ -30,6 +30,8 @@ SEGMENT: Final = 64 * 1024
 LIMIT: Final = 2 * 3600 * mulaw.SAMPLE_RATE
 """Bytes kept of one track: two hours. Beyond it the oldest audio is given up, and reported as a gap."""
 
+_END: Final = struct.Struct("<Q")
+
 _logger = log.get(__name__)
 
 
@@ -45,6 +47,7 @@ class Journal:
         self._segments: dict[int, mmap.mmap] = {}  # mapped now: the two ends, plus what was just read
         self._unfiled: set[int] = set()  # segments that live in memory only, because the disk refused them
         self._seams: list[tuple[int, int]] = []
+        self._last_seam = (0, 0)
         self._tail = self._new_directory()
 
     def append(self, data: bytes) -> None:
@@ -59,7 +62,7 @@ class Journal:
             taken += len(part)
             self.end += len(part)
         if self._tail is not None:
-            struct.pack_into("<Q", self._tail, 0, self.end)
+            _END.pack_into(self._tail, 0, self.end)
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
         """Copy the bytes from `offset` into `out`; before the journal's start there is silence.
@@ -88,7 +91,8 @@ class Journal:
 
     def seam(self, clock: int) -> None:
         """Say that the next byte appended lies at `clock` samples on the call's clock."""
-        self._seams.append((self.end, clock))
+        self._last_seam = (self.end, clock)
+        self._seams.append(self._last_seam)
         if self._tail is not None:
             try:
                 with (self._directory / "seams").open("a") as file:
@@ -98,8 +102,10 @@ class Journal:
 
     def clock(self, offset: int) -> int:
         """Where an offset lies on the call's clock, in samples."""
-        index = max(bisect_right(self._seams, (offset, 1 << 62)) - 1, 0)
-        seam_offset, seam_clock = self._seams[index] if self._seams else (0, 0)
+        seam_offset, seam_clock = self._last_seam
+        if offset < seam_offset:
+            index = max(bisect_right(self._seams, (offset, 1 << 62)) - 1, 0)
+            seam_offset, seam_clock = self._seams[index]
         return seam_clock + offset - seam_offset
 
     def close(self, *, delete: bool) -> None:

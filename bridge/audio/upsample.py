@@ -63,6 +63,10 @@ class Upsampler:
         self.windows: NDArray[np.uint8] = np.empty((rows, WINDOW), np.uint8)
         """In: `HISTORY` bytes before the frame, then the frame's own `FRAME` bytes, one row a frame."""
         self._linear = np.empty((rows, WINDOW))
+        row, column = self._linear.strides
+        self._overlapping = as_strided(
+            self._linear, (rows, _BLOCKS, _REACH), (row, _BLOCK * column, column), writeable=False
+        )
         self._blocks = np.empty((rows, _BLOCKS, _REACH))
         self._even = np.empty((rows * _BLOCKS, _BLOCK))
         self._frames: NDArray[np.int16] = np.empty((rows, FRAME_OUT), np.int16)
@@ -73,11 +77,8 @@ class Upsampler:
         np.take(
             _LINEAR, self.windows[:count], out=linear, mode="clip"
         )  # "clip" skips the buffering of "raise"
-        rows, column = linear.strides
         blocks = self._blocks[:count]
-        blocks[:] = as_strided(
-            linear, (count, _BLOCKS, _REACH), (rows, _BLOCK * column, column), writeable=False
-        )
+        blocks[:] = self._overlapping[:count]
         even = self._even[: count * _BLOCKS]
         np.matmul(blocks.reshape(-1, _REACH), _MATRIX, out=even)
         np.rint(even, out=even)

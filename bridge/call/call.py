@@ -1,7 +1,7 @@
 """One call, from the stream's start to its last final: owns its tracks, their sessions and every task of theirs."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,6 +59,7 @@ class Call:
         self._services = services
         self._clock = CallClock()
         self._legs: dict[events.Track, _Leg] = {}
+        self._hang_up: Callable[[], None] = lambda: None
         self._lines: list[events.TranscriptLine] = []
         self._ended = False  # call.ended is published
         self._heard_at = services.monotonic()
@@ -75,9 +76,14 @@ class Call:
         self._publishing = self._start(self._publish())
         self._finishing: asyncio.Task[None] | None = None
 
-    def stream(self, stream_sid: str, tracks: list[events.Track]) -> None:
-        """Start, or go on with, the stream that carries the call's audio from now on."""
+    def stream(self, stream_sid: str, tracks: list[events.Track], hang_up: Callable[[], None]) -> None:
+        """Start, or go on with, the stream that carries the call's audio from now on.
+
+        `hang_up` closes its socket: when another stream takes over, and when the call ends.
+        """
         first = not self.stream_sid
+        self._hang_up()
+        self._hang_up = hang_up
         self.stream_sid = stream_sid
         self._clock.new_stream()
         self._heard_at = self._services.monotonic()
@@ -120,11 +126,13 @@ class Call:
             return
         self.ending = True
         self._logger.info("stream_ended", stream_sid=stream_sid, reason=reason)
+        self._hang_up()
         self._finishing = self._start(self._finish(reason))
 
     async def abandon(self) -> None:
         """End every task now. Audio that is not finalised stays on disk."""
         self.ending = True
+        self._hang_up()
         tasks = [self._publishing, *(leg.task for leg in self._legs.values())]
         if self._finishing is not None:
             tasks.append(self._finishing)

@@ -1,7 +1,7 @@
 """The live calls of this process."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from bridge import events, log, metrics
@@ -49,6 +49,7 @@ class Calls:
         settings: NumberSettings,
         stream_sid: str,
         tracks: list[events.Track],
+        hang_up: Callable[[], None],
     ) -> Call:
         """The call that this stream belongs to: a new one, or the live one, which the stream then takes over."""
         call = self._calls.get(about.call_sid)
@@ -58,7 +59,7 @@ class Calls:
             self._empty.clear()
             metrics.CALLS_LIVE.inc()
             self._services.spawn(self._forget_when_done(call))
-        call.stream(stream_sid, tracks)
+        call.stream(stream_sid, tracks, hang_up)
         return call
 
     async def run(self) -> None:

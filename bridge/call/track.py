@@ -32,6 +32,7 @@ class Track:
         self._on_gap = on_gap  # called with (start, end) on the call's clock
         self._received_at = 0.0
         self._filled = False  # silence was added for a pause that is not over
+        self._seconds = metrics.AUDIO_SECONDS.labels(name)
 
     def media(self, position: int | None, audio: bytes, now: float) -> None:
         """Keep `audio`, which lies at `position` on the call's clock, or right after the last if None."""
@@ -44,7 +45,7 @@ class Track:
         self.received_until = journal.clock(journal.end)
         self._received_at = now
         self._filled = False
-        metrics.AUDIO_SECONDS.labels(self.name).inc(len(audio) / mulaw.SAMPLE_RATE)
+        self._seconds.inc(len(audio) / mulaw.SAMPLE_RATE)
 
     def idle(self, now: float) -> bool:
         """Add silence once when nothing has been received for a while; True when it did."""

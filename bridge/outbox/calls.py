@@ -48,6 +48,14 @@ def publish(
     )
 
 
+def spend(db: sqlite3.Connection, *, nonce: str, expires: float, now: float) -> bool:
+    """Remember a stream token's nonce until it expires; False if it is known."""
+    db.execute("delete from spent where expires <= ?", (now,))
+    return (
+        db.execute("insert into spent values (?, ?) on conflict do nothing", (nonce, expires)).rowcount == 1
+    )
+
+
 def _store(db: sqlite3.Connection, call_sid: str, event: Outgoing, now: float) -> None:
     lane = lane_name(event.endpoint, call_sid)
     row = db.execute("select next from lanes where lane = ?", (lane,)).fetchone()

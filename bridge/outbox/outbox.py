@@ -123,6 +123,9 @@ class Outbox(Protocol):
         `ValueError` for a hole in a sequence or another event under a used sequence.
         """
 
+    async def spend(self, nonce: str, expires: float) -> bool:
+        """Remember that a stream token was used, until it expires; False if it was used before."""
+
     async def claim(
         self, owner: str, limit: int, lease_s: float, *, per_endpoint: int = 100
     ) -> list[LaneLease]:

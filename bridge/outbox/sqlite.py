@@ -70,6 +70,10 @@ class Sqlite:
         with metrics.OUTBOX_PUBLISH_SECONDS.time():
             await self._writer.run(operation, committed=self.wake.set if events else None)
 
+    async def spend(self, nonce: str, expires: float) -> bool:
+        """Remember that a stream token was used; False if it was used before."""
+        return await self._writer.run(partial(calls.spend, nonce=nonce, expires=expires, now=self._clock()))
+
     async def claim(
         self, owner: str, limit: int, lease_s: float, *, per_endpoint: int = 100
     ) -> list[LaneLease]:

@@ -17,6 +17,11 @@ create table watermarks (                  -- everything before the position is 
   primary key (call_sid, track)
 ) without rowid;
 
+create table spent (                        -- stream tokens that were admitted, until they expire
+  nonce         text primary key,
+  expires       real not null
+) without rowid;
+
 create table endpoints (
   endpoint      text primary key,          -- the webhook URL
   paused        text                       -- why; null: deliver

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -27,10 +28,13 @@ _logger = log.get(__name__)
 class Gate:
     """Checks signatures and tokens as the configuration asks for it."""
 
-    def __init__(self, config: Config, public_url: str) -> None:
+    def __init__(
+        self, config: Config, public_url: str, spend: Callable[[str, float], Awaitable[bool]]
+    ) -> None:
         token = config.twilio.auth_token.get_secret_value()
         self.signatures = Signatures([token] if token else [], public_url)
         self._tokens = StreamTokens(token)
+        self._spend = spend  # see `Outbox.spend`
         self._verify = config.twilio.verify_signatures
         self._account_sid = config.twilio.account_sid
         self._public_url = public_url
@@ -75,8 +79,8 @@ class Gate:
             now=now,
         )
 
-    def redeem(self, start: Start, now: float) -> Ticket:
-        """Take the token out of a stream's parameters; raises `TokenRefused`.
+    async def redeem(self, start: Start, now: float) -> Ticket:
+        """Take the token out of a stream's parameters and spend it; raises `TokenRefused`.
 
         Without signatures (loopback only) a stream may come without a token; then nothing is known of its call.
         """
@@ -85,7 +89,10 @@ class Gate:
             raise TokenRefused("account")
         if not token and not self._verify:
             return _NOBODY
-        return self._tokens.redeem(token, call_sid=start.call_sid, account_sid=start.account_sid, now=now)
+        ticket = self._tokens.read(token, call_sid=start.call_sid, account_sid=start.account_sid, now=now)
+        if not await self._spend(ticket.nonce, ticket.expires):
+            raise TokenRefused("used")
+        return ticket
 
     def _refuse(self, url: str, *, present: bool) -> None:
         metrics.REFUSALS.labels("signature").inc()

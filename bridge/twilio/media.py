@@ -47,8 +47,7 @@ class Start:
     parameters: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(msgspec.Struct, frozen=True, gc=False):
     """Audio (mu-law, 8 kHz) of one track. `timestamp_ms` counts from the stream's start; None if unreadable."""
 
     track: Track
@@ -176,7 +175,7 @@ class MediaStream:
         if problem := _format_problem(body.get("mediaFormat")):
             return [Refused("media_format", problem)]
         raw = body.get("customParameters")
-        parameters = {_text(k): _text(v) for k, v in raw.items()} if isinstance(raw, dict) else {}
+        parameters = {_text(k): _parameter(v) for k, v in raw.items()} if isinstance(raw, dict) else {}
         named = body.get("tracks")
         tracks = (
             [_TRACKS[t] for t in named if isinstance(t, str) and t in _TRACKS]
@@ -227,6 +226,11 @@ def _milliseconds(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LATEST_MS:
         return value
     return None
+
+
+def _parameter(value: object) -> str:
+    """A custom parameter; Twilio sends strings, and what a relay sends instead is kept as JSON."""
+    return _text(value if isinstance(value, str) else json.dumps(value))
 
 
 def _text(value: object) -> str:

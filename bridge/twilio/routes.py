@@ -1,9 +1,10 @@
 """What Twilio asks of us over HTTP: TwiML for a call, the stream's socket, and word of what became of it."""
 
 import asyncio
+import functools
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -13,6 +14,7 @@ from bridge import log, metrics
 from bridge.call.call import About, Call
 from bridge.call.calls import Calls
 from bridge.config import Config, NumberSettings
+from bridge.outbox.outbox import OutboxDown
 from bridge.twilio import twiml
 from bridge.twilio.gate import Gate
 from bridge.twilio.media import CALL_SID, Dtmf, Event, Ignored, Media, MediaStream, Refused, Start, Stop
@@ -22,7 +24,7 @@ START_S: Final = 5.0
 """A socket that has not said `start` by then is closed."""
 
 MAX_MESSAGE: Final = 64 * 1024
-"""Bytes of one WebSocket message; Twilio's have about 350."""
+"""Bytes of one WebSocket message, at most; Twilio's have about 350."""
 
 HEARTBEAT_S: Final = 20.0
 """Pings keep proxies from closing the socket of a call on hold, and find peers that are gone."""
@@ -42,11 +44,12 @@ class TwilioRoutes:
         *,
         public_url: str,
         calls: Calls,
+        spend: Callable[[str, float], Awaitable[bool]],
         unready: Callable[[], str],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
-        self._gate = Gate(config, public_url)
+        self._gate = Gate(config, public_url, spend)
         self._calls = calls
         self._unready = unready
         self._wall = wall
@@ -55,6 +58,7 @@ class TwilioRoutes:
             stream_status=f"{public_url}/twilio/stream-status",
             resume=f"{public_url}/twilio/resume",
         )
+        self._closing: set[asyncio.Task[None]] = set()
         self._sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
 
     def routes(self) -> list[web.RouteDef]:
@@ -68,8 +72,11 @@ class TwilioRoutes:
 
     async def close(self) -> None:
         """Close the sockets that are still open; Twilio goes on with the calls."""
-        for socket in list(self._sockets):
-            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the bridge is stopping")
+        closing = [
+            socket.close(code=WSCloseCode.GOING_AWAY, message=b"the bridge is stopping")
+            for socket in self._sockets
+        ]
+        await asyncio.gather(*closing, *self._closing)
 
     async def voice(self, request: web.Request) -> web.Response:
         """Answer a new call: the stream and the call flow; without the stream when we cannot take the call."""
@@ -107,48 +114,47 @@ class TwilioRoutes:
         self._gate.check_upgrade(request)
         if reason := self._unready():
             raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "5"})
-        socket = web.WebSocketResponse(compress=False, heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE)
+        socket = web.WebSocketResponse(compress=False, heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE + 1)
         await socket.prepare(request)
         self._sockets.add(socket)
-        carried = _Carried(self._admit)
+        carried = _Carried(functools.partial(self._admit, functools.partial(self._hang_up, socket)))
         try:
-            async with asyncio.timeout(START_S) as patience:
-                async for message in socket:
-                    if message.type is not WSMsgType.TEXT:
-                        metrics.MESSAGES_IGNORED.labels("not_text").inc()
-                        continue
-                    carried.receive(message.data)
-                    if carried.call is not None and patience.when() is not None:
-                        patience.reschedule(None)
-                    if carried.over:
-                        break
+            await _carry(socket, carried)
         except TimeoutError:
             carried.refuse(Refused("no_start", f"no start message came within {START_S:.0f} s"))
         finally:
             carried.end()
+        if socket.close_code == WSCloseCode.MESSAGE_TOO_BIG:
+            metrics.REFUSALS.labels("message_size").inc()
         if carried.refused is None:
             await socket.close()
         else:
-            await socket.close(
-                code=WSCloseCode.POLICY_VIOLATION, message=carried.refused.sentence.encode()[:120]
-            )
+            sentence = carried.refused.sentence.encode(errors="replace")
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=sentence[:120])
         return socket
 
-    def _admit(self, start: Start) -> Call | Refused:
+    async def _admit(self, hang_up: Callable[[], None], start: Start) -> Call | Refused:
         """The call of a stream that may be transcribed."""
         try:
-            ticket = self._gate.redeem(start, self._wall())
+            ticket = await self._gate.redeem(start, self._wall())
         except TokenRefused as refused:
             return Refused(f"token_{refused}", f"the stream's token or account is refused: {refused}")
+        except OutboxDown:
+            return Refused("outbox_down", "the outbox is down")
         if reason := self._unready():
             return Refused("unready", reason)
         if self._calls.has_ended(start.call_sid):
             return Refused("ended", "the call has been transcribed to its end")
         parties = (ticket.from_, ticket.to, ticket.direction)
         about = About(start.call_sid, start.account_sid, *parties, start.parameters)
-        return self._calls.start(
-            about, self._settings(*parties), start.stream_sid, start.tracks or ["inbound"]
-        )
+        tracks = start.tracks or ["inbound"]
+        return self._calls.start(about, self._settings(*parties), start.stream_sid, tracks, hang_up)
+
+    def _hang_up(self, socket: web.WebSocketResponse) -> None:
+        """Close a stream's socket without waiting for it."""
+        closing = asyncio.create_task(_closed(socket))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _reason_against(self, form: MultiDict[str]) -> str:
         """Why this call cannot be streamed; empty if it can."""
@@ -175,26 +181,47 @@ class TwilioRoutes:
 class _Carried:
     """What one socket has brought so far."""
 
-    def __init__(self, admit: Callable[[Start], Call | Refused]) -> None:
+    def __init__(self, admit: Callable[[Start], Awaitable[Call | Refused]]) -> None:
         self.call: Call | None = None
         self.refused: Refused | None = None
         self.over = False
         self._admit = admit
         self._stream = MediaStream()
         self._stream_sid = ""
-        self._media_count = metrics.MESSAGES.labels("media")
 
-    def receive(self, text: str) -> None:
-        """Act on a message of Twilio's."""
+    def read(self, text: str) -> list[Event]:
+        """What a message means."""
         if self.call is not None and (self.call.ending or self.call.stream_sid != self._stream_sid):
             self.over = True  # drained, idle, or another stream has taken the call over
-            return
-        for event in self._stream.receive(text):
-            if isinstance(event, Media) and self.call is not None:
-                self._media_count.inc()
-                self.call.media(event.track, event.timestamp_ms, event.audio)
-            else:
-                self._other(event)
+            return []
+        return self._stream.receive(text)
+
+    async def begin(self, start: Start) -> None:
+        """Find the stream's call."""
+        metrics.MESSAGES.labels("start").inc()
+        admitted = await self._admit(start)
+        if isinstance(admitted, Refused):
+            self.refuse(admitted)
+        else:
+            self.call, self._stream_sid = admitted, start.stream_sid
+
+    def act(self, event: Event) -> None:
+        """Bring what came to the call."""
+        if isinstance(event, Media) and self.call is not None:
+            self.call.media(event.track, event.timestamp_ms, event.audio)
+        elif isinstance(event, Ignored):
+            metrics.MESSAGES_IGNORED.labels(event.why).inc()
+        elif isinstance(event, Refused):
+            self.refuse(event)
+        elif self.call is None:
+            metrics.MESSAGES_IGNORED.labels("no_call").inc()
+        elif isinstance(event, Dtmf):
+            metrics.MESSAGES.labels("dtmf").inc()
+            self.call.dtmf(event.digit)
+        elif isinstance(event, Stop):
+            metrics.MESSAGES.labels("stop").inc()
+            self.call.end(self._stream_sid, "hangup")
+            self.over = True
 
     def refuse(self, refused: Refused) -> None:
         """Count and log why the stream is not transcribed."""
@@ -208,24 +235,26 @@ class _Carried:
         if self.call is not None:
             self.call.end(self._stream_sid, "disconnected")
 
-    def _other(self, event: Event) -> None:
-        if isinstance(event, Ignored):
-            metrics.MESSAGES_IGNORED.labels(event.why).inc()
-            return
-        metrics.MESSAGES.labels(type(event).__name__.lower()).inc()
-        if isinstance(event, Start):
-            admitted = self._admit(event)
-            if isinstance(admitted, Refused):
-                self.refuse(admitted)
-            else:
-                self.call, self._stream_sid = admitted, event.stream_sid
-        elif isinstance(event, Refused):
-            self.refuse(event)
-        elif isinstance(event, Dtmf) and self.call is not None:
-            self.call.dtmf(event.digit)
-        elif isinstance(event, Stop) and self.call is not None:
-            self.call.end(self._stream_sid, "hangup")
-            self.over = True
+
+async def _carry(socket: web.WebSocketResponse, carried: _Carried) -> None:
+    """Read the socket until the stream is over; raises `TimeoutError` when it does not start in time."""
+    async with asyncio.timeout(START_S) as patience:
+        async for message in socket:
+            if message.type is not WSMsgType.TEXT:
+                metrics.MESSAGES_IGNORED.labels("not_text").inc()
+                continue
+            for event in carried.read(message.data):
+                if isinstance(event, Start):
+                    await carried.begin(event)
+                    patience.reschedule(None)
+                else:
+                    carried.act(event)
+            if carried.over:
+                break
+
+
+async def _closed(socket: web.WebSocketResponse) -> None:
+    await socket.close()
 
 
 def _xml(text: str) -> web.Response:

@@ -98,7 +98,7 @@ class Delivery:
         await self._sender.start()
         self._pump = asyncio.create_task(self._run(), name="webhook-pump")
 
-    async def close(self, grace_s: float = 3.0) -> None:
+    async def close(self, grace_s: float = 1.0) -> None:
         """Take no more lanes, give POSTs that are under way `grace_s`, hand every lane back."""
         self._closing.set()
         self._outbox.wake.set()

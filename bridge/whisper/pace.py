@@ -3,15 +3,15 @@
 from bridge.audio import mulaw
 
 BURST_S = 1.0
-"""Audio that may be sent at once, so that Twilio's own bursts pass untouched."""
+"""Audio that may be sent at once after a quiet while, so that Twilio's own bursts pass untouched."""
 
 
 class Pace:
-    """Lets `speed` seconds of audio pass each second, after a first burst. Live audio never feels it."""
+    """Lets `speed` seconds of audio pass each second. Live audio, slower than that, earns itself a reserve."""
 
     def __init__(self, speed: float, now: float) -> None:
         self._rate = speed * mulaw.SAMPLE_RATE
-        self._samples = BURST_S * mulaw.SAMPLE_RATE
+        self._samples = 0.0
         self._at = now
 
     def allowed(self, now: float) -> int:

@@ -99,7 +99,7 @@ class Session:
         self._base = 0  # offset of this socket's first sample
         self._trim_before = 0  # what this socket hears before it was published by an earlier one
         self._storing = False  # a final is on its way to the outbox
-        self._audio_complete = False
+        self._audio_end: int | None = None  # where the audio ends, once it is complete
         self._unreadable_at: float | None = None
         self._last_text = ""
 
@@ -145,9 +145,9 @@ class Session:
 
         Silence is added until the last sample has left the filter's memory and the last frame is whole.
         """
-        if self._audio_complete:
+        if self._audio_end is not None:
             return
-        self._audio_complete = True
+        self._audio_end = self.journal.end
         tail = HISTORY // 2 + 1
         tail += -(self.journal.end + tail) % FRAME
         self.journal.append(bytes([mulaw.SILENCE]) * tail)
@@ -181,7 +181,7 @@ class Session:
         if not self._storing and self._conversation.caught_up:
             self.watermark.sent(begin, self.cursor, peak)
             self.journal.release(self.watermark.offset - MARGIN)
-        if self._audio_complete and self.cursor >= self.journal.end:
+        if self._audio_end is not None and self.cursor >= self.journal.end:
             self._conversation.end_audio()
 
     def unreadable(self, error: Exception) -> None:
@@ -223,7 +223,7 @@ class Session:
             published=self._trim_before,
             default=self._untimed_span(),
             last_text=self._last_text if first_of_replay and self._base < self.resent_until else "",
-            limit=self.cursor,
+            limit=self.cursor if self._audio_end is None else min(self.cursor, self._audio_end),
         )
         if heard is None:
             return

@@ -85,23 +85,26 @@ class WhisperSocket(asyncio.Protocol):
             request.headers["Authorization"] = f"Api-Key {api_key}"
         protocol.send_request(request)
         tls = _tls() if uri.secure else None
+        socket = cls(protocol)
         try:
             async with asyncio.timeout(timeout):
-                _, socket = await asyncio.get_running_loop().create_connection(
-                    lambda: cls(protocol), uri.host, uri.port, ssl=tls
+                await asyncio.get_running_loop().create_connection(
+                    lambda: socket, uri.host, uri.port, ssl=tls
                 )
-                try:
-                    await socket.opened
-                except BaseException:
-                    socket.abort()
-                    raise
+                await socket.opened
         except TimeoutError as error:
+            socket.abort()
             raise ConnectFailed(f"{uri.host} did not open the socket within {timeout:.0f} s") from error
         except InvalidStatus as error:
+            socket.abort()
             status = error.response.status_code
             raise ConnectFailed(f"{uri.host} refused the socket with HTTP {status}", status) from error
         except (OSError, InvalidHandshake, ValueError) as error:  # ValueError: a name that cannot be a host
+            socket.abort()
             raise ConnectFailed(f"{uri.host}:{uri.port} could not be reached: {error}") from error
+        except BaseException:
+            socket.abort()  # given up in the moment in which it opened
+            raise
         return socket
 
     @property
@@ -159,6 +162,8 @@ class WhisperSocket(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection now."""
+        if self._ping is not None:
+            self._ping.cancel()
         if self._transport is not None:
             self._transport.abort()
 

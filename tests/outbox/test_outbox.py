@@ -305,3 +305,9 @@ async def test_many_calls_publish_at_the_same_time(outbox: Outbox) -> None:
     assert (await outbox.stats()).pending == 200
     for lane in await outbox.claim("me", 40, 30):
         assert await sequences(outbox, lane) == [1, 2, 3, 4, 5]
+
+
+async def test_a_token_is_spent_once_until_it_expires(outbox: Outbox, clock: Clock) -> None:
+    assert await outbox.spend("n1", clock.now + 60)
+    assert not await outbox.spend("n1", clock.now + 60)
+    assert await outbox.spend("n2", clock.now + 60)

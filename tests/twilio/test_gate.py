@@ -21,7 +21,15 @@ FORM = MultiDict(
 
 def gate(public_url: str = "https://b.example.com", **twilio: Any) -> Gate:
     values = {"account_sid": ACCOUNT.sid, "auth_token": ACCOUNT.auth_token} | twilio
-    return Gate(Config.model_validate({"twilio": values}), public_url)
+    spent: set[str] = set()
+
+    async def spend(nonce: str, expires: float) -> bool:
+        assert expires > 100
+        fresh = nonce not in spent
+        spent.add(nonce)
+        return fresh
+
+    return Gate(Config.model_validate({"twilio": values}), public_url, spend)
 
 
 def start(parameters: Mapping[str, str], account: str = ACCOUNT.sid) -> Start:
@@ -55,24 +63,27 @@ def test_refusals_are_logged_at_most_once_a_second(capsys: pytest.CaptureFixture
     assert ACCOUNT.auth_token not in line
 
 
-def test_a_token_is_taken_out_of_the_parameters() -> None:
+async def test_a_token_is_taken_out_of_the_parameters_and_spent() -> None:
     one = gate()
-    begun = start({PARAMETER: one.issue(FORM, now=100.0), "tenant": "acme"})
-    ticket = one.redeem(begun, now=101.0)
+    token = one.issue(FORM, now=100.0)
+    begun = start({PARAMETER: token, "tenant": "acme"})
+    ticket = await one.redeem(begun, now=101.0)
+    with pytest.raises(TokenRefused, match="used"):
+        await one.redeem(start({PARAMETER: token}), now=101.0)
     assert (ticket.from_, ticket.to, ticket.direction) == ("+1", "+2", "inbound")
     assert begun.parameters == {"tenant": "acme"}
 
 
-def test_a_foreign_account_is_refused_whatever_it_brings() -> None:
+async def test_a_foreign_account_is_refused_whatever_it_brings() -> None:
     one = gate()
     with pytest.raises(TokenRefused, match="account"):
-        one.redeem(start({PARAMETER: one.issue(FORM, now=100.0)}, account="AC9"), now=101.0)
+        await one.redeem(start({PARAMETER: one.issue(FORM, now=100.0)}, account="AC9"), now=101.0)
 
 
-def test_only_without_signatures_a_stream_may_come_without_a_token() -> None:
+async def test_only_without_signatures_a_stream_may_come_without_a_token() -> None:
     with pytest.raises(TokenRefused, match="missing"):
-        gate().redeem(start({}), now=0.0)
+        await gate().redeem(start({}), now=0.0)
     lenient = gate(verify_signatures=False)
-    assert lenient.redeem(start({}), now=0.0).from_ == ""
+    assert (await lenient.redeem(start({}), now=0.0)).from_ == ""
     with pytest.raises(TokenRefused, match="forged"):
-        lenient.redeem(start({PARAMETER: "v1.x.y"}), now=0.0)
+        await lenient.redeem(start({PARAMETER: "v1.x.y"}), now=0.0)

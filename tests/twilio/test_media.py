@@ -197,7 +197,7 @@ def test_a_start_without_an_object_is_refused(body: object) -> None:
     [
         ({"tracks": [], "customParameters": None}, [], {}),
         ({"tracks": "both", "customParameters": [1]}, [], {}),
-        ({"tracks": ["inbound_track", 7, "inbound"], "customParameters": {"a": 1}}, ["inbound"], {"a": ""}),
+        ({"tracks": ["inbound_track", 7, "inbound"], "customParameters": {"a": 1}}, ["inbound"], {"a": "1"}),
         ({"mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": "8000", "channels": "1"}}, None, None),
         ({"mediaFormat": None}, None, None),
     ],

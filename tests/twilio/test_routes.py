@@ -213,7 +213,8 @@ async def test_an_oversized_message_ends_that_stream_alone(tmp_path: Path) -> No
         other = asyncio.create_task(call.run())
         async with upgrade(setup, client) as socket:
             await socket.send_str(start(await token_of(setup, client)))
-            await socket.send_str("x" * 70_000)
+            await socket.send_str(" " * 65_536)  # the largest that is read
+            await socket.send_str("x" * 65_537)
             closed = await socket.receive(timeout=5)
             assert closed.data == 1009
         report = await other
@@ -255,6 +256,7 @@ async def test_status_callback_ends_a_stream_whose_socket_never_says_so(
             assert (await post(setup, client, "/twilio/stream-status", form))[0] == 204
         ended = (await setup.ended(CA))[-1]
         assert ended.data["reason"] == "stream_stopped"
+        assert (await socket.receive(timeout=5)).data == 1000
         unknown = {"CallSid": "CA" + "7" * 32, "StreamEvent": "stream-error"}
         assert (await post(setup, client, "/twilio/stream-status", unknown))[0] == 204
 
@@ -265,10 +267,7 @@ async def test_a_second_stream_takes_the_call_over(tmp_path: Path) -> None:
         await setup.receiver.wait_for(lambda r: r.type == "call.started")
         async with upgrade(setup, client) as second:
             await second.send_str(start(await token_of(setup, client), stream="MZ" + "2" * 32))
-            await asyncio.sleep(0.1)
-            await first.send_str(media("MZ" + "1" * 32, 900_000))  # must not touch the call's clock
             assert (await first.receive(timeout=5)).data == 1000
-            await asyncio.sleep(0.1)
             assert len(setup.bridge.calls) == 1
             await second.send_str(media("MZ" + "2" * 32, 20))
             await second.send_str('{"event":"stop"}')
@@ -338,3 +337,26 @@ async def test_a_body_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest
         assert b" 408 " in await asyncio.wait_for(reader.readline(), 5)
         writer.close()
         await writer.wait_closed()
+
+
+async def test_a_token_is_not_admitted_again_after_a_restart(tmp_path: Path) -> None:
+    async with NumberedWhisper() as whisper, aiohttp.ClientSession() as client:
+        async with running(tmp_path, whisper.url) as setup:
+            token = await token_of(setup, client)
+            async with upgrade(setup, client) as socket:
+                await socket.send_str(start(token))
+                await socket.send_str('{"event":"stop"}')
+            await setup.ended(CA)
+        async with running(tmp_path, whisper.url) as setup, upgrade(setup, client) as socket:
+            await socket.send_str(start(token))
+            assert (await socket.receive(timeout=5)).data == 1008
+            assert setup.receiver.received == []
+
+
+async def test_an_outbox_that_is_down_takes_no_stream(tmp_path: Path) -> None:
+    async with house(tmp_path) as (setup, client):
+        token = await token_of(setup, client)
+        await setup.bridge._services.outbox.close()
+        async with upgrade(setup, client) as socket:
+            await socket.send_str(start(token))
+            assert (await socket.receive(timeout=5)).data == 1008

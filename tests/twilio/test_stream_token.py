@@ -20,7 +20,7 @@ def redeem(
     tokens: StreamTokens, token: str, now: float = 1001.0, call: str = CALL, account: str = ACCOUNT
 ) -> str:
     try:
-        tokens.redeem(token, call_sid=call, account_sid=account, now=now)
+        tokens.read(token, call_sid=call, account_sid=account, now=now)
     except TokenRefused as refused:
         return str(refused)
     return "admitted"
@@ -28,14 +28,13 @@ def redeem(
 
 def test_a_token_says_whose_call_it_is() -> None:
     tokens = StreamTokens("secret")
-    ticket = tokens.redeem(issue(tokens), call_sid=CALL, account_sid=ACCOUNT, now=1001.0)
+    ticket = tokens.read(issue(tokens), call_sid=CALL, account_sid=ACCOUNT, now=1001.0)
     assert (ticket.from_, ticket.to, ticket.direction) == ("+15550100", "+15550199", "inbound")
 
 
-def test_it_is_admitted_once() -> None:
+def test_every_token_has_a_nonce_of_its_own() -> None:
     tokens = StreamTokens("secret")
-    token = issue(tokens)
-    assert [redeem(tokens, token) for _ in range(3)] == ["admitted", "used", "used"]
+    assert issue(tokens) != issue(tokens)
 
 
 def test_another_process_with_the_same_secret_admits_it() -> None:
@@ -80,10 +79,3 @@ def test_name_and_value_fit_a_parameter_of_twilios() -> None:
         StreamTokens("secret"), from_="sip:" + "x" * 1000, to="sip:" + "y" * 1000, direction="outbound-api"
     )
     assert len(PARAMETER) + len(token) < 500
-
-
-def test_spent_tokens_are_forgotten_when_they_have_expired() -> None:
-    tokens = StreamTokens("secret")
-    for second in range(0, 600, 10):
-        assert redeem(tokens, issue(tokens, now=float(second)), now=float(second)) == "admitted"
-    assert len(tokens._spent) <= LIFE_S / 10 + 1
