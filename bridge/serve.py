@@ -154,6 +154,8 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
                 monotonic=time.monotonic,
                 tasks=set(),
             )
+            if left := services.journals.left_behind():
+                _logger.warning("journals_left_behind", calls=left, directory=str(config.journal_directory))
             bridge = Bridge(config, services, delivery, listener.getsockname()[1])
             look_after = asyncio.create_task(bridge.calls.run())
             runner = await bridge.serve(listener)

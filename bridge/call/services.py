@@ -25,6 +25,10 @@ class Journals:
         """The directory of a call."""
         return self.root / f"{call_sid}.{self.node[:8]}"
 
+    def left_behind(self) -> int:
+        """How many calls other processes left without having finalised all of their audio."""
+        return sum(1 for path in self.root.glob("CA*.*") if not path.name.endswith(self.node[:8]))
+
     def discard(self, call_sid: str) -> None:
         """Remove a call's directory once its tracks have removed theirs."""
         with contextlib.suppress(OSError):  # something is left in it, and stays
