@@ -7,8 +7,6 @@ own. Live audio and replay look the same to it. While nobody is ready it does no
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, Protocol
 
 import numpy as np
@@ -87,17 +85,20 @@ class Tick:
         batch: list[tuple[Source, int]] = []
         rows = 0
         for source in list(self._ready):
-            with self._isolated(source):
+            try:
                 due = source.due(now)
-                if due is None:
-                    del self._ready[source]
-                if due:
-                    due = min(due, BURST)
-                    if rows + due > ROWS:
-                        self._flush(batch)
-                        batch, rows = [], 0
-                    batch.append((source, due))
-                    rows += due
+            except Exception as defect:  # noqa: BLE001 - it must not starve the other sources
+                self._failed(source, defect)
+                continue
+            if due is None:
+                del self._ready[source]
+            if due:
+                due = min(due, BURST)
+                if rows + due > ROWS:
+                    self._flush(batch)
+                    batch, rows = [], 0
+                batch.append((source, due))
+                rows += due
         if batch:
             self._flush(batch)
         if self._ready and self._timer is None:
@@ -121,16 +122,14 @@ class Tick:
         peaks = frames.max(axis=1).tolist()
         row = 0
         for source, due in read:
-            with self._isolated(source):
+            try:
                 source.send(frames[row : row + due], max(peaks[row : row + due]))
+            except Exception as defect:  # noqa: BLE001 - as above
+                self._failed(source, defect)
             row += due
 
-    @contextmanager
-    def _isolated(self, source: Source) -> Iterator[None]:
-        """A defect in one source ends the serving of that source, and of no other."""
-        try:
-            yield
-        except Exception:
-            metrics.DEFECTS.inc()
-            _logger.exception("tick_source_failed")
-            self._ready.pop(source, None)
+    def _failed(self, source: Source, defect: Exception) -> None:
+        """Serve a source with a defect no more."""
+        metrics.DEFECTS.inc()
+        _logger.error("tick_source_failed", exc_info=defect)
+        self._ready.pop(source, None)
