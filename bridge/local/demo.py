@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from bridge import events
 from bridge.errors import BridgeError
 from bridge.local.demo_child import Child
 from bridge.local.demo_result import Result, result
@@ -28,16 +29,6 @@ LOAD_S: Final = 900.0
 LAST_EVENT_S: Final = 60.0
 """From the hang-up to `call.ended`: the recogniser may have the last sentences still before it."""
 TICK_S: Final = 0.1
-
-_EVENTS: Final = (
-    "call.started",
-    "transcript.partial",
-    "transcript.final",
-    "transcript.gap",
-    "transcript.late",
-    "call.dtmf",
-    "call.ended",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +154,7 @@ def _config(account: Account, secret: str, webhook_url: str, whisper_url: str, f
         "webhook": {
             "url": webhook_url,
             "secret": secret,
-            "events": _EVENTS,
+            "events": list(events.TYPES),
             "allow_private_networks": ["127.0.0.0/8"],
         },
         "outbox": {"url": f"sqlite://{folder / 'outbox'}"},
