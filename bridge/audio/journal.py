@@ -35,6 +35,14 @@ _END: Final = struct.Struct("<Q")
 _logger = log.get(__name__)
 
 
+class Unreadable(Exception):  # noqa: N818 - a state of the disk
+    """A segment cannot be read now."""
+
+    def __init__(self, segment: int, reason: str) -> None:
+        super().__init__(f"segment {segment}: {reason}")
+        self.segment = segment
+
+
 class Journal:
     """The audio of one track in `directory`, which it creates and, when all is finalised, removes."""
 
@@ -67,7 +75,7 @@ class Journal:
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
         """Copy the bytes from `offset` into `out`; before the journal's start there is silence.
 
-        The caller asks for nothing past `end`.
+        The caller asks for nothing past `end`. Raises `Unreadable`.
         """
         done = 0
         if offset < self.start:
@@ -88,6 +96,14 @@ class Journal:
         for index in range(first, keep):
             self._delete(index)
         self.start = keep * SEGMENT
+
+    def give_up(self, segment: int) -> tuple[int, int]:
+        """Put silence in the place of a segment that cannot be read; returns its offsets."""
+        self._delete(segment)
+        silence = self._segments[segment] = mmap.mmap(-1, SEGMENT)
+        silence[:] = bytes([mulaw.SILENCE]) * SEGMENT
+        self._unfiled.add(segment)
+        return segment * SEGMENT, min((segment + 1) * SEGMENT, self.end)
 
     def seam(self, clock: int) -> None:
         """Say that the next byte appended lies at `clock` samples on the call's clock."""
@@ -154,8 +170,11 @@ class Journal:
     def _segment(self, index: int) -> mmap.mmap:
         segment = self._segments.get(index)
         if segment is None:
-            with self._path(index).open("r+b") as file:
-                segment = self._segments[index] = mmap.mmap(file.fileno(), SEGMENT)
+            try:
+                with self._path(index).open("r+b") as file:
+                    segment = self._segments[index] = mmap.mmap(file.fileno(), SEGMENT)
+            except (OSError, ValueError) as error:  # ValueError: the file is shorter than it was
+                raise Unreadable(index, str(error)) from error
             self._unmap_all_but(index - 1, index, (self.end - 1) // SEGMENT)
         return segment
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge import log, metrics
-from bridge.audio.journal import Journal
+from bridge.audio.journal import Journal, Unreadable
 from bridge.audio.upsample import FRAME, HISTORY, Upsampler
 
 PERIOD_S: Final = 0.004
@@ -44,7 +44,7 @@ class Source(Protocol):
         The array is valid during the call only.
         """
 
-    def unreadable(self, error: Exception) -> None:
+    def unreadable(self, error: Unreadable) -> None:
         """The journal could not be read at the cursor; it will be tried again."""
 
 
@@ -113,7 +113,7 @@ class Tick:
                 for row in range(due):
                     window = self._upsampler.windows[rows + row]
                     source.journal.read_into(source.cursor + row * FRAME - HISTORY, window)
-            except (OSError, ValueError) as error:  # ValueError: a file that is shorter than it was
+            except Unreadable as error:
                 source.unreadable(error)
                 continue
             read.append((source, due))

@@ -52,6 +52,8 @@ class Call:
     def __init__(self, about: About, settings: NumberSettings, services: Services) -> None:
         self.about = about
         self.stream_sid = ""
+        self.generation = 0
+        """Counts the streams that have carried the call: only the latest may end it."""
         self.done = asyncio.Event()
         """Set when nothing of the call is left to do."""
         self.ending = False
@@ -61,7 +63,8 @@ class Call:
         self._legs: dict[events.Track, _Leg] = {}
         self._hang_up: Callable[[], None] = lambda: None
         self._lines: list[events.TranscriptLine] = []
-        self._ended = False  # call.ended is published
+        self.recovering = False
+        """`call.ended` is published, and audio that Whisper has not finalised is left."""
         self._heard_at = services.monotonic()
         self._logger = _logger.bind(call_sid=about.call_sid)
         self._publisher = Publisher(
@@ -81,7 +84,8 @@ class Call:
 
         `hang_up` closes its socket: when another stream takes over, and when the call ends.
         """
-        first = not self.stream_sid
+        first = not self.generation
+        self.generation += 1
         self._hang_up()
         self._hang_up = hang_up
         self.stream_sid = stream_sid
@@ -118,14 +122,14 @@ class Call:
             if leg.track.idle(now):
                 leg.session.heard()
         if now - self._heard_at > IDLE_STREAM_S:
-            self.end(self.stream_sid, "idle")
+            self.end("idle")
 
-    def end(self, stream_sid: str, reason: str) -> None:
-        """The stream is over. Without effect if another stream has taken the call over meanwhile."""
-        if self.ending or stream_sid != self.stream_sid:
+    def end(self, reason: str) -> None:
+        """The stream is over, and with it what can be transcribed of the call."""
+        if self.ending:
             return
         self.ending = True
-        self._logger.info("stream_ended", stream_sid=stream_sid, reason=reason)
+        self._logger.info("stream_ended", stream_sid=self.stream_sid, reason=reason)
         self._hang_up()
         self._finishing = self._start(self._finish(reason))
 
@@ -155,7 +159,7 @@ class Call:
         if running:
             await asyncio.wait(running, timeout=FINISH_S)
         complete = all(_succeeded(leg.task) and not leg.session.gave_up for leg in heard)
-        self._ended = True
+        self.recovering = True
         await self._publisher.publish(
             events.CallEnded,
             events.CallEndedData,
@@ -184,9 +188,12 @@ class Call:
 
     def _report(self, task: asyncio.Task[None]) -> None:
         """A defect must not end in silence: it costs this call its transcripts, though not its audio."""
-        if not task.cancelled() and (defect := task.exception()) is not None:
-            metrics.DEFECTS.inc()
-            self._logger.error("call_task_failed", exc_info=defect)
+        if task.cancelled() or (defect := task.exception()) is None:
+            return
+        metrics.DEFECTS.inc()
+        self._logger.error("call_task_failed", exc_info=defect)
+        if task in {self._publishing, self._finishing}:  # without these the call would never end
+            self._services.spawn(self.abandon())
 
     async def _publish(self) -> None:
         try:
@@ -194,9 +201,6 @@ class Call:
         except Fenced as fenced:
             self._logger.warning("call_taken_over", reason=str(fenced))
             self._services.spawn(self.abandon())
-        except Exception:
-            self._services.spawn(self.abandon())
-            raise
 
     def _leg(self, name: events.Track) -> _Leg:
         """The leg of a track, made when it is first named."""
@@ -224,7 +228,7 @@ class Call:
         name = leg.track.name
         said = self._speech(leg, heard)
         self._services.partials.drop(self._settings.webhook.url, self.about.call_sid, name)
-        event = events.TranscriptLate if self._ended else events.TranscriptFinal
+        event = events.TranscriptLate if self.recovering else events.TranscriptFinal
         # Before it is stored: `call.ended` is stored after it, and must have it.
         self._lines.append(events.TranscriptLine(name, heard.text, said["start_ms"], said["end_ms"]))
         await self._publisher.publish(event, events.TranscriptFinalData, watermarks={name: settled}, **said)
@@ -232,7 +236,7 @@ class Call:
 
     def _partial(self, leg: _Leg, heard: Heard) -> None:
         webhook = self._settings.webhook
-        if "transcript.partial" not in webhook.events or self._ended:
+        if "transcript.partial" not in webhook.events or self.recovering:
             return
         data = events.SpeechData(**self._fields(), **self._speech(leg, heard))
         event = events.TranscriptPartial(timestamp=events.timestamp(self._services.wall()), data=data)
@@ -242,9 +246,11 @@ class Call:
         start_ms, end_ms = milliseconds(start), milliseconds(end)
         metrics.GAP_SECONDS.labels(reason).inc((end_ms - start_ms) / 1000)
         self._logger.warning(
-            "gap", late=self._ended, track=name, start_ms=start_ms, end_ms=end_ms, reason=reason
+            "gap", late=self.recovering, track=name, start_ms=start_ms, end_ms=end_ms, reason=reason
         )
-        if self._ended:  # only late transcripts may follow `call.ended`, which said that it was not complete
+        if (
+            self.recovering
+        ):  # only late transcripts may follow `call.ended`, which said that it was not complete
             return
         self._publisher.post(
             events.TranscriptGap,

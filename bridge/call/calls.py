@@ -1,6 +1,7 @@
 """The live calls of this process."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -74,7 +75,7 @@ class Calls:
         """Wait until all calls are over; end those that go on past the deadline or when `hurry` is set."""
         await self._wait(deadline_s, hurry)
         for call in self:
-            call.end(call.stream_sid, "drained")
+            call.end("drained")
 
     async def finish(self, timeout_s: float, hurry: asyncio.Event, hurry_s: float) -> None:
         """Wait for calls that are ending, `hurry_s` from when `hurry` is set; then abandon them."""
@@ -90,11 +91,12 @@ class Calls:
             await self._empty.wait()
 
     async def _wait(self, timeout_s: float, hurry: asyncio.Event) -> None:
-        """Until all calls are over, `hurry` is set, or the time is up."""
-        waiting = [asyncio.create_task(self._empty.wait()), asyncio.create_task(hurry.wait())]
-        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+        """Until every call has its `call.ended`, `hurry` is set, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                # Not an event: there are two conditions, of which one is in every call.
+                while any(not call.recovering for call in self) and not hurry.is_set():  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK_AFTER_S / 4)
 
     async def _forget_when_done(self, call: Call) -> None:
         await call.done.wait()

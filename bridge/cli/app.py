@@ -7,6 +7,7 @@ mend become one sentence on stderr and an exit code.
 import importlib
 import pkgutil
 import sys
+from typing import Annotated
 
 import typer
 
@@ -25,7 +26,9 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _top(*, version: bool = typer.Option(default=False, help="Print the version and exit.")) -> None:
+def _top(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+) -> None:
     if version:
         typer.echo(f"whisper-bridge {__version__}")
         raise typer.Exit

@@ -42,8 +42,9 @@ def place(
 ) -> Heard | None:
     """Place what was said on a socket whose audio began at offset `base`; None when nothing new is left.
 
-    Words whose middle lies before `published` are left out. Where the server gives no times at all,
-    `default` (start, end) stands in for them, and words that repeat the end of `last_text` are left out.
+    Words whose middle lies before `published` are left out, and so is a word across it that is the last word of
+    `last_text` again. Where the server gives no times at all, `default` (start, end) stands in for them, and words
+    that repeat the end of `last_text` are left out.
     No time lies beyond `limit`, the end of what was sent.
     """
     texts: list[str] = []
@@ -52,7 +53,9 @@ def place(
     untimed = False
     segments = [segment for segment in said.segments if segment.text]
     for segment in segments:
-        text, kept, span = _place_segment(segment, base, published, limit)
+        text, kept, span = _place_segment(
+            segment, base, published, limit, _folded(last_text.rsplit(maxsplit=1)[-1]) if last_text else ""
+        )
         if text:
             texts.append(text)
             words.extend(kept)
@@ -91,10 +94,12 @@ def without_overlap(before: str, text: str) -> str:
 
 
 def _place_segment(
-    segment: Segment, base: int, published: int, limit: int
+    segment: Segment, base: int, published: int, limit: int, last_word: str
 ) -> tuple[str, list[HeardWord], tuple[int, int] | None]:
     words = list(_place_words(segment, base, limit))
     kept = [word for word in words if (word.start + word.end) // 2 >= published]
+    if kept and kept[0].start < published and _folded(kept[0].word) == last_word:
+        del kept[0]
     if words and not kept:
         return "", [], None
     every_word_has_its_time = len(words) >= len(segment.text.split())

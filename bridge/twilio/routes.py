@@ -23,6 +23,9 @@ from bridge.twilio.stream_token import TokenRefused
 START_S: Final = 5.0
 """A socket that has not said `start` by then is closed."""
 
+SPEND_S: Final = 10.0
+"""The outbox answers within milliseconds, or does not work."""
+
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes of one WebSocket message, at most; Twilio's have about 350."""
 
@@ -76,7 +79,7 @@ class TwilioRoutes:
             socket.close(code=WSCloseCode.GOING_AWAY, message=b"the bridge is stopping")
             for socket in self._sockets
         ]
-        await asyncio.gather(*closing, *self._closing)
+        await asyncio.gather(*closing, *self._closing, return_exceptions=True)
 
     async def voice(self, request: web.Request) -> web.Response:
         """Answer a new call: the stream and the call flow; without the stream when we cannot take the call."""
@@ -105,7 +108,7 @@ class TwilioRoutes:
                 error = form.get("StreamError", "")[:200]
                 _logger.warning("stream_error", call_sid=call.about.call_sid, error=error)
             asyncio.get_running_loop().call_later(
-                STATUS_GRACE_S, call.end, form.get("StreamSid", ""), event.replace("-", "_")
+                STATUS_GRACE_S, _stopped, call, form.get("StreamSid", ""), event.replace("-", "_")
             )
         return web.Response(status=204)
 
@@ -136,11 +139,12 @@ class TwilioRoutes:
     async def _admit(self, hang_up: Callable[[], None], start: Start) -> Call | Refused:
         """The call of a stream that may be transcribed."""
         try:
-            ticket = await self._gate.redeem(start, self._wall())
+            async with asyncio.timeout(SPEND_S):
+                ticket = await self._gate.redeem(start, self._wall())
         except TokenRefused as refused:
             return Refused(f"token_{refused}", f"the stream's token or account is refused: {refused}")
-        except OutboxDown:
-            return Refused("outbox_down", "the outbox is down")
+        except (OutboxDown, TimeoutError):
+            return Refused("outbox_down", "the outbox is down or does not answer")
         if reason := self._unready():
             return Refused("unready", reason)
         if self._calls.has_ended(start.call_sid):
@@ -187,12 +191,17 @@ class _Carried:
         self.over = False
         self._admit = admit
         self._stream = MediaStream()
-        self._stream_sid = ""
+        self._generation = 0
+
+    @property
+    def _current(self) -> bool:
+        """Whether the call still lives, and on this socket."""
+        return self.call is not None and not self.call.ending and self.call.generation == self._generation
 
     def read(self, text: str) -> list[Event]:
         """What a message means."""
-        if self.call is not None and (self.call.ending or self.call.stream_sid != self._stream_sid):
-            self.over = True  # drained, idle, or another stream has taken the call over
+        if self.call is not None and not self._current:
+            self.over = True
             return []
         return self._stream.receive(text)
 
@@ -203,7 +212,7 @@ class _Carried:
         if isinstance(admitted, Refused):
             self.refuse(admitted)
         else:
-            self.call, self._stream_sid = admitted, start.stream_sid
+            self.call, self._generation = admitted, admitted.generation
 
     def act(self, event: Event) -> None:
         """Bring what came to the call."""
@@ -220,7 +229,7 @@ class _Carried:
             self.call.dtmf(event.digit)
         elif isinstance(event, Stop):
             metrics.MESSAGES.labels("stop").inc()
-            self.call.end(self._stream_sid, "hangup")
+            self.call.end("hangup")
             self.over = True
 
     def refuse(self, refused: Refused) -> None:
@@ -232,8 +241,8 @@ class _Carried:
 
     def end(self) -> None:
         """The socket is closed: without a `stop` before it, the call's stream was cut."""
-        if self.call is not None:
-            self.call.end(self._stream_sid, "disconnected")
+        if self.call is not None and self._current:
+            self.call.end("disconnected")
 
 
 async def _carry(socket: web.WebSocketResponse, carried: _Carried) -> None:
@@ -245,12 +254,17 @@ async def _carry(socket: web.WebSocketResponse, carried: _Carried) -> None:
                 continue
             for event in carried.read(message.data):
                 if isinstance(event, Start):
-                    await carried.begin(event)
                     patience.reschedule(None)
+                    await carried.begin(event)
                 else:
                     carried.act(event)
             if carried.over:
                 break
+
+
+def _stopped(call: Call, stream_sid: str, reason: str) -> None:
+    if call.stream_sid == stream_sid:
+        call.end(reason)
 
 
 async def _closed(socket: web.WebSocketResponse) -> None:

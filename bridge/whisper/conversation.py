@@ -21,7 +21,7 @@ REJECTION_S: Final = 5.0
 """A refused start message is answered within a round trip; what goes wrong after this has other reasons."""
 
 ANSWER_S: Final = 8.0
-"""Silence after `end_audio`, or after the last transcript that followed it, that ends the waiting."""
+"""Silence after `end_audio`, or after the last final that followed it, that ends the waiting."""
 
 ACKNOWLEDGED_S: Final = 30.0
 """The same once the server has acknowledged `end_audio`: the last utterance may be a long one."""
@@ -33,7 +33,7 @@ class Ending(Enum):
     FINISHED = auto()
     """The server has said everything there is."""
     SILENT = auto()
-    """It said nothing after the end of audio."""
+    """It stopped answering after the end of audio without having said that it is finished."""
     REJECTED = auto()
     """It does not take this dialect, and another one is worth trying."""
     DROPPED = auto()
@@ -59,8 +59,7 @@ class Conversation:
         self._logger = logger.bind(dialect=self._dialect.value)
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
-        self._ended_at: float | None = None  # when the server was told that there is no more audio
-        self._answered_at: float | None = None  # when its last transcript after that came
+        self._waiting_since: float | None = None  # the end of audio, or the last final after it
         self._acknowledged = False
         self._patience: asyncio.Timeout | None = None
         self._last_final: Transcription | None = None
@@ -76,6 +75,11 @@ class Conversation:
         """Whether everything that the server has said was read."""
         return not self._socket.unread
 
+    @property
+    def audio_ended(self) -> bool:
+        """Whether the server was told that there is no more audio."""
+        return self._waiting_since is not None
+
     def send(self, frames: NDArray[np.int16]) -> None:
         """Send frames [n, 512]."""
         for frame in frames:
@@ -84,7 +88,7 @@ class Conversation:
     def end_audio(self) -> None:
         """Say that there is no more audio: `run` ends when the server has nothing more to say."""
         self._socket.send_text(protocol.END_AUDIO)
-        self._ended_at = self._loop.time()
+        self._waiting_since = self._loop.time()
         if self._patience is not None:
             self._patience.reschedule(self._deadline())
 
@@ -114,8 +118,8 @@ class Conversation:
                 async with asyncio.timeout_at(self._deadline()) as self._patience:
                     message = protocol.parse(await self._socket.receive())
             except TimeoutError:
-                self._logger.warning("whisper_silent_at_end", after_transcripts=self._answered_at is not None)
-                return Ending.SILENT if self._answered_at is None else Ending.FINISHED
+                self._logger.warning("whisper_silent_at_end", acknowledged=self._acknowledged)
+                return Ending.SILENT
             finally:
                 self._patience = None
             metrics.WHISPER_MESSAGES.labels(message.kind).inc()
@@ -124,7 +128,7 @@ class Conversation:
             elif isinstance(message, EndOfAudio):
                 self._endpoint.accepted(self._dialect)
                 self._acknowledged = True
-                if message.finished and self._ended_at is not None:
+                if message.finished and self.audio_ended:
                     return Ending.FINISHED
             elif isinstance(message, ServerError):
                 self._logger.warning("whisper_error", reason=message.reason)
@@ -139,16 +143,14 @@ class Conversation:
         if said.is_final:
             self.finals += 1
             self._last_final = said
-        if self._ended_at is not None:
-            self._answered_at = self._loop.time()
+            if self.audio_ended:
+                self._waiting_since = self._loop.time()
 
     def _deadline(self) -> float | None:
         """When waiting for the next message ends; None while audio is being sent."""
-        if self._ended_at is None:
+        if self._waiting_since is None:
             return None
-        if self._answered_at is not None:
-            return self._answered_at + ANSWER_S
-        return self._ended_at + (ACKNOWLEDGED_S if self._acknowledged else ANSWER_S)
+        return self._waiting_since + (ACKNOWLEDGED_S if self._acknowledged else ANSWER_S)
 
     @property
     def _young(self) -> bool:

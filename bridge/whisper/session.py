@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bridge import log, metrics
 from bridge.audio import mulaw
-from bridge.audio.journal import SEGMENT, Journal
+from bridge.audio.journal import Journal, Unreadable
 from bridge.audio.tick import Tick
 from bridge.audio.upsample import FRAME, HISTORY
 from bridge.transcript.heard import Heard, place
@@ -37,8 +37,8 @@ OPEN_TIMEOUT_S: Final = 300.0
 FALLBACK_TIMEOUT_S: Final = 15.0
 """The same while there is another endpoint to turn to."""
 
-SILENT_ENDS: Final = 2
-"""Sockets in a row that were silent at the end of audio, before the last words are given up."""
+LAST_TRIES: Final = 4
+"""Sockets that were sent all audio and brought no new final, before the last words are given up."""
 
 UNREADABLE_S: Final = 5.0
 """The journal's disk may fail this long before what cannot be read is given up."""
@@ -105,7 +105,7 @@ class Session:
 
     async def run(self) -> None:
         """Transcribe until all audio is settled, or given up; returns only then."""
-        failures = silent_ends = 0
+        failures = last_tries = 0
         while True:
             endpoint = self._endpoints[failures // TRIES_PER_ENDPOINT % len(self._endpoints)]
             try:
@@ -120,19 +120,23 @@ class Session:
                 await asyncio.sleep(_backoff(failures, error.status))
                 continue
             metrics.WHISPER_CONNECTS.labels("open").inc()
-            opened_at = self._loop.time()
+            opened_at, settled = self._loop.time(), self.watermark.offset
+            conversation = self._attach(socket, endpoint)
             try:
-                ending = await self._attach(socket, endpoint).run()
+                ending = await conversation.run()
             finally:
                 self._detach()
             if ending is Ending.FINISHED:
                 return
-            silent_ends = silent_ends + 1 if ending is Ending.SILENT else 0
-            if silent_ends == SILENT_ENDS:
-                self._give_up()
-                return
+            if conversation.audio_ended:
+                if not self.watermark.spoken:  # all that was said is finalised
+                    return
+                last_tries = last_tries + 1 if self.watermark.offset == settled else 0
+                if last_tries == LAST_TRIES:
+                    self._give_up()
+                    return
             failures = 0 if self._loop.time() - opened_at > REJECTION_S else failures + 1
-            if ending is not Ending.REJECTED:
+            if ending is not Ending.REJECTED or failures > 1:  # the other dialect is tried at once
                 await asyncio.sleep(_backoff(failures, None))
 
     def heard(self) -> None:
@@ -178,13 +182,14 @@ class Session:
         begin = self.cursor
         self.cursor += len(frames) * FRAME
         self._pace.spend(self.cursor - begin)
+        self.watermark.sent(begin, self.cursor, peak)
         if not self._storing and self._conversation.caught_up:
-            self.watermark.sent(begin, self.cursor, peak)
+            self.watermark.age(self.cursor)
             self.journal.release(self.watermark.offset - MARGIN)
         if self._audio_end is not None and self.cursor >= self.journal.end:
             self._conversation.end_audio()
 
-    def unreadable(self, error: Exception) -> None:
+    def unreadable(self, error: Unreadable) -> None:
         """The journal could not be read at the cursor. See `tick.Source`."""
         now = self._loop.time()
         if self._unreadable_at is None:
@@ -192,7 +197,9 @@ class Session:
             self._logger.error("journal_unreadable", error=str(error))
         elif now - self._unreadable_at > UNREADABLE_S:
             self._unreadable_at = None
-            self.journal.release((self.cursor // SEGMENT + 1) * SEGMENT)
+            start, end = self.journal.give_up(error.segment)
+            if end > self.watermark.offset:
+                self._listener.lost(max(start, self.watermark.offset), end, "journal_unreadable")
 
     def _attach(self, socket: WhisperSocket, endpoint: Endpoint) -> Conversation:
         """Begin a conversation at the watermark."""
@@ -201,6 +208,7 @@ class Session:
             self._listener.lost(mark.offset, start, "journal_full")
             mark.lost(start)
         mark.restart()
+        self._unreadable_at = None
         self.resent_until = max(self.resent_until, self.cursor)
         self._trim_before = mark.offset
         # Never past the last frame, so that there is a frame to send before the end of audio.
@@ -244,11 +252,11 @@ class Session:
         return begin, max(begin, self.cursor - silence_ms * mulaw.SAMPLE_RATE // 1000)
 
     def _give_up(self) -> None:
-        """Nothing is dropped silently: if somebody may have spoken since the last final, that is a gap."""
-        self._logger.error("whisper_gave_up", sockets=SILENT_ENDS)
-        if self.watermark.spoken:
-            self.gave_up = True
-            self._listener.lost(self.watermark.offset, self.journal.end, "whisper_silent")
+        """Nothing is dropped silently: somebody may have spoken since the last final, so that is a gap."""
+        self._logger.error("whisper_gave_up", tries=LAST_TRIES)
+        self.gave_up = True
+        end = self.journal.end if self._audio_end is None else self._audio_end
+        self._listener.lost(self.watermark.offset, end, "whisper_silent")
 
     def _open_timeout(self, failures: int) -> float:
         """The first round asks every endpoint briefly, if there are several; then there is time for a cold start."""

@@ -11,8 +11,14 @@ QUIET_S: Final = 45.0
 LOUD_S: Final = 120.0
 """The same for audio in which somebody may have spoken: music on hold never becomes a final either."""
 
-LOUD_PEAK: Final = 500
-"""A frame with a higher sample (of 32767) may be speech: -36 dB of full scale; a quiet line stays below 100."""
+LOUD_PEAK: Final = 250
+"""A frame with a higher sample (of 32767) may be speech: -42 dB of full scale; a quiet line stays below 100."""
+
+TAIL: Final = mulaw.SAMPLE_RATE * 3 // 10
+"""A word sounds on for a while after the end that Whisper gives it; this much is no new speech."""
+
+JOIN: Final = mulaw.SAMPLE_RATE
+"""Loud stretches with less than this between them are remembered as one."""
 
 
 class Watermark:
@@ -24,10 +30,12 @@ class Watermark:
 
     def __init__(self) -> None:
         self.offset = 0
-        self._loud: deque[int] = deque()  # offsets of loud frames, one for a second
+        self._new_from = 0  # loud audio before this is the tail of a finalised word
+        self._loud: deque[tuple[int, int]] = deque()  # stretches past the offset that may be speech
 
     def finalised(self, end: int) -> None:
         """A final that reaches to `end` is stored."""
+        self._new_from = max(self._new_from, end + TAIL)
         self._move(end)
 
     def lost(self, end: int) -> None:
@@ -36,12 +44,18 @@ class Watermark:
 
     def sent(self, begin: int, end: int, peak: int) -> None:
         """Audio from `begin` to `end` was sent; its highest sample was `peak`."""
-        if peak > LOUD_PEAK and (not self._loud or begin - self._loud[-1] >= mulaw.SAMPLE_RATE):
-            self._loud.append(begin)
-        quiet_before = end - int(QUIET_S * mulaw.SAMPLE_RATE)
+        if peak <= LOUD_PEAK or end <= self._new_from:
+            return
+        if self._loud and begin - self._loud[-1][1] < JOIN:
+            begin, _ = self._loud.pop()
+        self._loud.append((begin, end))
+
+    def age(self, sent_until: int) -> None:
+        """Move over what is old enough, now that audio up to `sent_until` was sent and all answers are stored."""
+        quiet_before = sent_until - int(QUIET_S * mulaw.SAMPLE_RATE)
         if quiet_before > self.offset:
-            loud = self._loud[0] if self._loud else quiet_before
-            loud_before = end - int(LOUD_S * mulaw.SAMPLE_RATE)
+            loud = self._loud[0][0] if self._loud else quiet_before
+            loud_before = sent_until - int(LOUD_S * mulaw.SAMPLE_RATE)
             self._move(max(min(quiet_before, loud), loud_before))
 
     def restart(self) -> None:
@@ -55,5 +69,8 @@ class Watermark:
 
     def _move(self, offset: int) -> None:
         self.offset = max(self.offset, offset)
-        while self._loud and self._loud[0] < self.offset - mulaw.SAMPLE_RATE:
+        self._new_from = max(self._new_from, self.offset)
+        while self._loud and self._loud[0][1] <= self._new_from:
             self._loud.popleft()
+        if self._loud and self._loud[0][0] < self.offset:
+            self._loud[0] = (self.offset, self._loud[0][1])

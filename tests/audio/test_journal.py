@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.audio import journal as module
-from bridge.audio.journal import SEGMENT, Journal
+from bridge.audio.journal import SEGMENT, Journal, Unreadable
 
 
 def read(journal: Journal, offset: int, count: int) -> bytes:
@@ -146,3 +146,16 @@ def test_any_cut_reads_the_same(
         if offset < len(audio):
             assert read(journal, offset, min(400, len(audio) - offset)) == audio[offset : offset + 400]
     journal.close(delete=True)
+
+
+def test_a_segment_that_cannot_be_read_is_named_and_can_be_given_up(journal: Journal, tmp_path: Path) -> None:
+    audio = pattern(5 * SEGMENT)
+    journal.append(audio)
+    (tmp_path / "track" / "000001.ulaw").write_bytes(b"short")
+    with pytest.raises(Unreadable, match="segment 1") as failed:
+        read(journal, SEGMENT - 10, 20)
+    assert journal.give_up(failed.value.segment) == (SEGMENT, 2 * SEGMENT)
+    assert read(journal, SEGMENT - 10, 20) == audio[SEGMENT - 10 : SEGMENT] + b"\xff" * 10
+    assert read(journal, 2 * SEGMENT - 1, 5) == b"\xff" + audio[2 * SEGMENT : 2 * SEGMENT + 4]
+    journal.close(delete=True)
+    assert not (tmp_path / "track").exists()

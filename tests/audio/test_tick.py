@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bridge.audio import mulaw
-from bridge.audio.journal import Journal
+from bridge.audio.journal import Journal, Unreadable
 from bridge.audio.tick import BURST, PERIOD_S, Tick
 from bridge.audio.upsample import FRAME, FRAME_OUT
 
@@ -22,7 +22,7 @@ class Recorder:
         self.cursor = 0
         self.frames: list[bytes] = []
         self.largest = 0
-        self.errors: list[Exception] = []
+        self.errors: list[Unreadable] = []
         self.limit: Callable[[int], int | None] = lambda frames: frames
 
     def due(self, now: float) -> int | None:
@@ -36,7 +36,7 @@ class Recorder:
         self.frames.extend(frame.tobytes() for frame in frames)
         self.cursor += len(frames) * FRAME
 
-    def unreadable(self, error: Exception) -> None:
+    def unreadable(self, error: Unreadable) -> None:
         self.errors.append(error)
 
 

@@ -67,6 +67,10 @@ class NumberedWhisper:
         self.finishes = True
         self.end_delay_s = 0.0
         """Seconds between the acknowledgement of `end_audio` and the last final."""
+        self.closes_at_end = False
+        """The socket is closed where `finished` should be said."""
+        self.early_s = 0.0
+        """Seconds by which every word ends too early."""
         self.deaf_at_end = False
         """`end_audio` is not even acknowledged."""
         self.deaf = False
@@ -135,8 +139,11 @@ class NumberedWhisper:
                 if json.loads(message)["type"] == "end_audio" and not self.deaf_at_end:
                     await socket.send('{"type":"end_audio","body":{"status":"acknowledged"}}')
                     await asyncio.sleep(self.end_delay_s)
-                    await self._say(socket, ear.flush(), final=True)
-                    if self.finishes:
+                    if number not in self.mute:
+                        await self._say(socket, ear.flush(), final=True)
+                    if self.closes_at_end:
+                        await socket.close(1000)
+                    elif self.finishes:
                         await socket.send('{"type":"end_audio","body":{"status":"finished"}}')
                 continue
             connection.frame_sizes.add(len(message))
@@ -154,6 +161,9 @@ class NumberedWhisper:
     async def _say(self, socket: ServerConnection, words: list[dict[str, Any]], *, final: bool) -> None:
         if not words:
             return
+        words = [
+            word | {"end_time": max(word["start_time"], word["end_time"] - self.early_s)} for word in words
+        ]
         segment: dict[str, Any] = {"text": " ".join(word["word"] for word in words), "log_prob": -0.25}
         if self.word_times:
             segment |= {
@@ -176,6 +186,7 @@ class _Ear:
         self._told = 0
 
     def hear(self, frame: bytes) -> list[dict[str, Any]]:
+        heard: list[dict[str, Any]] = []
         for part in np.frombuffer(frame, "<i2").reshape(-1, 64):
             self._slices += 1
             level = int(np.median(part))
@@ -186,8 +197,8 @@ class _Ear:
             self._silent += 1
             self._word_over()
             if self._silent * 4 >= END_MS and self.words:
-                return self.flush()
-        return []
+                heard += self.flush()
+        return heard
 
     def fresh(self) -> bool:
         told, self._told = self._told, len(self.words)

@@ -73,8 +73,13 @@ async def test_transcripts_keep_coming_as_long_as_each_comes_in_time() -> None:
     assert (ending, heard) == (Ending.FINISHED, ["w0", "w1", "w2", "w3", "w4"])
 
 
-async def test_finals_without_finished_are_enough() -> None:
-    assert (await converse(says(FINAL % "last")))[:2] == (Ending.FINISHED, ["last"])
+async def test_finals_without_finished_are_heard_and_told_apart() -> None:
+    assert (await converse(says(FINAL % "last")))[:2] == (Ending.SILENT, ["last"])
+
+
+async def test_a_final_that_was_on_its_way_does_not_shorten_the_wait() -> None:
+    answer = await converse(says(ACKNOWLEDGED, FINAL % "earlier", 0.4, FINAL % "last", FINISHED))
+    assert answer[:2] == (Ending.FINISHED, ["earlier", "last"])
 
 
 @pytest.mark.parametrize("messages", [(), (ACKNOWLEDGED,)])

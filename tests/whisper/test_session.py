@@ -125,6 +125,7 @@ async def reset(socket: ServerConnection) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKOFF_FIRST_S", 0.005)
     monkeypatch.setattr(conversation, "ANSWER_S", 0.4)
+    monkeypatch.setattr(conversation, "ACKNOWLEDGED_S", 2.0)
     monkeypatch.setattr(watermark_module, "LOUD_PEAK", 40)  # numbered words are of every loudness
 
 
@@ -415,7 +416,7 @@ async def test_a_disk_that_stays_unreadable_costs_a_gap_not_the_call(
             call.hear(bytes([mulaw.SILENCE]) * 8000 * 30 + speech(range(4)))
             (tmp_path / "track" / "000000.ulaw").unlink()
             await call.to_the_end()
-        assert call.lost == [(0, 65536, "journal_full")]
+        assert call.lost == [(0, 65536, "journal_unreadable")]
         assert call.words == numbered(range(4))
 
 
@@ -435,3 +436,48 @@ async def fallback(tmp_path: Path, url: str, server: NumberedWhisper) -> None:
         call.hear(speech(range(3)))
         await call.to_the_end(timeout=5)
     assert call.words == numbered(range(3))
+
+
+async def test_a_server_that_refuses_every_dialect_is_not_stormed(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.dialects = ()
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(3)))
+            await asyncio.sleep(1.0)
+            assert 3 <= len(server.connections) <= 40  # with this test's short backoff
+            server.dialects = ("v1", "seed")
+            await call.to_the_end()
+        assert call.words == numbered(range(3))
+
+
+async def test_a_server_that_closes_instead_of_finishing_ends_the_session(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.closes_at_end = True
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(3)) + bytes([mulaw.SILENCE]) * 8000)
+            await call.to_the_end(timeout=5)
+        assert call.words == numbered(range(3))
+        assert len(server.connections) == 1
+        assert (call.lost, call.session.gave_up) == ([], False)
+
+
+async def test_a_socket_that_drops_at_every_end_is_given_up_with_a_gap(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.closes_at_end = True
+        server.mute = set(range(100))
+        async with track(tmp_path, server) as call:
+            call.hear(speech(range(3)))
+            await call.to_the_end(timeout=10)
+        assert call.session.gave_up
+        assert call.lost == [(0, len(speech(range(3))), "whisper_silent")]
+        assert len(server.connections) == module.LAST_TRIES
+
+
+async def test_the_tail_of_a_published_word_is_not_published_again(tmp_path: Path) -> None:
+    async with NumberedWhisper() as server:
+        server.early_s = 0.11  # the server ends every word more than half of it too early
+        server.fault = drop({0: 60_000}, reset)
+        async with track(tmp_path, server, endpoints=(Endpoint(server.url, "", "v1"),)) as call:
+            await call.live(speech(range(16)), speed=8)
+            await call.to_the_end()
+        assert call.words == numbered(range(16))

@@ -8,6 +8,7 @@ def listen(mark: Watermark, seconds: float, *, peak: int = 0, start: int = 0) ->
     cursor = start
     while cursor < start + seconds * SECOND:
         mark.sent(cursor, cursor + FRAME, peak)
+        mark.age(cursor + FRAME)
         cursor += FRAME
     return cursor
 
@@ -46,7 +47,7 @@ def test_music_on_hold_moves_it_in_the_end() -> None:
     mark = Watermark()
     cursor = listen(mark, LOUD_S + 60, peak=9000)
     assert mark.offset == cursor - LOUD_S * SECOND
-    assert len(mark._loud) <= LOUD_S + 2
+    assert len(mark._loud) == 1
 
 
 def test_a_new_socket_counts_anew() -> None:
@@ -56,3 +57,44 @@ def test_a_new_socket_counts_anew() -> None:
     assert not mark.spoken
     mark.lost(70_000)
     assert mark.offset == 70_000
+
+
+def test_the_tail_of_a_word_is_no_new_speech() -> None:
+    mark = Watermark()
+    listen(mark, 2, peak=9000)
+    mark.finalised(2 * SECOND - 2000)  # Whisper ends the word a quarter of a second too early
+    assert not mark.spoken
+    listen(mark, 0.2, peak=9000, start=2 * SECOND - 2000)
+    assert not mark.spoken
+
+
+def test_speech_after_a_final_is_spoken_until_its_own() -> None:
+    mark = Watermark()
+    cursor = listen(mark, 2, peak=9000)
+    cursor = listen(mark, 1, start=cursor)
+    cursor = listen(mark, 1, peak=9000, start=cursor)
+    mark.finalised(2 * SECOND)
+    assert mark.spoken
+    mark.finalised(cursor)
+    assert not mark.spoken
+
+
+def test_silence_after_a_final_moves_it_as_soon_as_any_silence() -> None:
+    mark = Watermark()
+    cursor = listen(mark, 3, peak=9000)
+    mark.finalised(cursor - 100)
+    cursor = listen(mark, 100, start=cursor)
+    assert mark.offset == cursor - QUIET_S * SECOND
+
+
+def test_while_answers_wait_nothing_ages() -> None:
+    mark = Watermark()
+    for cursor in range(0, 100 * SECOND, FRAME):
+        mark.sent(cursor, cursor + FRAME, 0)
+    assert mark.offset == 0
+
+
+def test_the_very_first_word_has_nothing_before_it() -> None:
+    mark = Watermark()
+    listen(mark, 0.2, peak=9000)
+    assert mark.spoken
