@@ -64,7 +64,8 @@ class Call:
         self._hang_up: Callable[[], None] = lambda: None
         self._lines: list[events.TranscriptLine] = []
         self.recovering = False
-        """`call.ended` is published, and audio that Whisper has not finalised is left."""
+        """`call.ended` is stored, and audio that Whisper has not finalised is left."""
+        self._ended = False  # what is said from now on comes after `call.ended`
         self._heard_at = services.monotonic()
         self._logger = _logger.bind(call_sid=about.call_sid)
         self._publisher = Publisher(
@@ -159,7 +160,7 @@ class Call:
         if running:
             await asyncio.wait(running, timeout=FINISH_S)
         complete = all(_succeeded(leg.task) and not leg.session.gave_up for leg in heard)
-        self.recovering = True
+        self._ended = True
         await self._publisher.publish(
             events.CallEnded,
             events.CallEndedData,
@@ -168,12 +169,13 @@ class Call:
             complete=complete,
             transcript=sorted(self._lines, key=lambda line: line.start_ms),
         )
+        self.recovering = True
         metrics.CALLS.labels(reason).inc()
         self._logger.info(
             "call_ended", reason=reason, duration_ms=duration_ms, complete=complete, finals=len(self._lines)
         )
-        if running and not complete:
-            await asyncio.wait(running)
+        if unfinished := [task for task in running if not task.done()]:
+            await asyncio.wait(unfinished)
             self._logger.info("call_recovered", finals=len(self._lines))
         for leg in self._legs.values():
             leg.track.journal.close(delete=leg not in heard or _succeeded(leg.task))
@@ -228,7 +230,7 @@ class Call:
         name = leg.track.name
         said = self._speech(leg, heard)
         self._services.partials.drop(self._settings.webhook.url, self.about.call_sid, name)
-        event = events.TranscriptLate if self.recovering else events.TranscriptFinal
+        event = events.TranscriptLate if self._ended else events.TranscriptFinal
         # Before it is stored: `call.ended` is stored after it, and must have it.
         self._lines.append(events.TranscriptLine(name, heard.text, said["start_ms"], said["end_ms"]))
         await self._publisher.publish(event, events.TranscriptFinalData, watermarks={name: settled}, **said)
@@ -236,7 +238,7 @@ class Call:
 
     def _partial(self, leg: _Leg, heard: Heard) -> None:
         webhook = self._settings.webhook
-        if "transcript.partial" not in webhook.events or self.recovering:
+        if "transcript.partial" not in webhook.events or self._ended:
             return
         data = events.SpeechData(**self._fields(), **self._speech(leg, heard))
         event = events.TranscriptPartial(timestamp=events.timestamp(self._services.wall()), data=data)
@@ -246,11 +248,9 @@ class Call:
         start_ms, end_ms = milliseconds(start), milliseconds(end)
         metrics.GAP_SECONDS.labels(reason).inc((end_ms - start_ms) / 1000)
         self._logger.warning(
-            "gap", late=self.recovering, track=name, start_ms=start_ms, end_ms=end_ms, reason=reason
+            "gap", late=self._ended, track=name, start_ms=start_ms, end_ms=end_ms, reason=reason
         )
-        if (
-            self.recovering
-        ):  # only late transcripts may follow `call.ended`, which said that it was not complete
+        if self._ended:  # only late transcripts may follow `call.ended`, which said that it was not complete
             return
         self._publisher.post(
             events.TranscriptGap,

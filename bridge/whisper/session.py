@@ -164,10 +164,8 @@ class Session:
         frames = (self.journal.end - self.cursor) // FRAME
         if self._conversation is None or frames <= 0:
             return None
-        if (
-            self.cursor < self.journal.start
-        ):  # the journal's limit has overtaken us: the next socket begins after it
-            self._conversation.abort()
+        if self.cursor < self.journal.start:
+            self._conversation.abort()  # the journal's limit has overtaken us; the next socket begins after it
             return None
         if not self._conversation.writable:
             return 0

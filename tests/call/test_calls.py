@@ -124,3 +124,21 @@ async def test_a_defect_of_the_publisher_ends_the_call_and_not_the_bridge(
         monkeypatch.undo()
         report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
         assert (await setup.ended(report.call_sid))[-1].data["complete"]
+
+
+async def test_drain_waits_until_the_end_of_every_call_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        outbox = setup.bridge._services.outbox
+        publish = outbox.publish
+
+        async def slow(*arguments: Any, ended: bool = False) -> None:
+            await asyncio.sleep(0.5 if ended else 0)
+            await publish(*arguments, ended=ended)
+
+        monkeypatch.setattr(outbox, "publish", slow)
+        report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
+        await setup.bridge.drain(asyncio.Event())
+        events = await setup.ended(report.call_sid, timeout=2)
+        assert events[-1].data["complete"]
