@@ -89,7 +89,6 @@ class PlainScreen(SilentScreen):
         self._console = console
         self._partials: dict[str, tuple[int, str]] = {}
         self._final_ms: dict[str, int] = {}
-        self._waited = ""
 
     def waiting(self, for_what: str) -> None:
         """One line."""

@@ -52,10 +52,9 @@ def place(
     spans: list[tuple[int, int]] = []
     untimed = False
     segments = [segment for segment in said.segments if segment.text]
+    last_word = _folded(last_text.rsplit(maxsplit=1)[-1]) if last_text else ""
     for segment in segments:
-        text, kept, span = _place_segment(
-            segment, base, published, limit, _folded(last_text.rsplit(maxsplit=1)[-1]) if last_text else ""
-        )
+        text, kept, span = _place_segment(segment, base, published, limit, last_word)
         if text:
             texts.append(text)
             words.extend(kept)

@@ -88,23 +88,14 @@ class WhisperSocket(asyncio.Protocol):
         socket = cls(protocol)
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: socket, uri.host, uri.port, ssl=tls
-                )
-                await socket.opened
+                await socket._open(uri.host, uri.port, tls)
         except TimeoutError as error:
-            socket.abort()
             raise ConnectFailed(f"{uri.host} did not open the socket within {timeout:.0f} s") from error
         except InvalidStatus as error:
-            socket.abort()
             status = error.response.status_code
             raise ConnectFailed(f"{uri.host} refused the socket with HTTP {status}", status) from error
         except (OSError, InvalidHandshake, ValueError) as error:  # ValueError: a name that cannot be a host
-            socket.abort()
             raise ConnectFailed(f"{uri.host}:{uri.port} could not be reached: {error}") from error
-        except BaseException:
-            socket.abort()  # given up in the moment in which it opened
-            raise
         return socket
 
     @property
@@ -206,6 +197,14 @@ class WhisperSocket(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The write buffer has room again."""
         self._writable = True
+
+    async def _open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self, host, port, ssl=tls)
+            await self.opened
+        except BaseException:  # cancelled too, perhaps in the moment in which it opened
+            self.abort()
+            raise
 
     def _advance(self) -> None:
         for event in self._ws.events_received():

@@ -19,7 +19,6 @@ from websockets.http11 import Request, Response
 
 from bridge.audio import mulaw
 
-WORDS = 120
 WORD_MS, PAUSE_MS, END_MS = 200, 60, 300
 _LEVELS = np.unique(mulaw.DECODE[mulaw.DECODE > 0])[8:]
 

@@ -20,6 +20,20 @@ async def server(handler: Handler, **options: object) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{next(iter(running.sockets)).getsockname()[1]}/websocket"
 
 
+@asynccontextmanager
+async def deaf_server() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A server that takes the connection and reads nothing, until the event is set."""
+    stop = asyncio.Event()
+
+    async def deaf(socket: ServerConnection) -> None:
+        socket.transport.pause_reading()
+        await stop.wait()
+        socket.transport.abort()
+
+    async with server(deaf) as url:
+        yield url, stop
+
+
 async def echo(socket: ServerConnection) -> None:
     async for message in socket:
         await socket.send(str(len(message)))
@@ -124,14 +138,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 async def test_a_server_that_does_not_read_makes_the_socket_unwritable() -> None:
-    stop = asyncio.Event()
-
-    async def deaf(socket: ServerConnection) -> None:
-        socket.transport.pause_reading()
-        await stop.wait()
-        socket.transport.abort()
-
-    async with server(deaf) as url:
+    async with deaf_server() as (url, stop):
         socket = await WhisperSocket.connect(url, api_key="", timeout=2)
         async with asyncio.timeout(5):
             while socket.writable:
@@ -179,14 +186,7 @@ async def test_a_message_in_fragments_is_put_together() -> None:
 
 async def test_a_peer_that_answers_no_ping_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PING_INTERVAL_S", 0.05)
-    stop = asyncio.Event()
-
-    async def deaf(socket: ServerConnection) -> None:
-        socket.transport.pause_reading()
-        await stop.wait()
-        socket.transport.abort()
-
-    async with server(deaf) as url:
+    async with deaf_server() as (url, stop):
         socket = await WhisperSocket.connect(url, api_key="", timeout=2)
         async with asyncio.timeout(3):
             with pytest.raises(SocketClosed):
@@ -195,11 +195,31 @@ async def test_a_peer_that_answers_no_ping_is_given_up(monkeypatch: pytest.Monke
         await socket.close()
 
 
-async def test_tls_is_verified() -> None:
+CERTIFICATE = Path(__file__).parent / "self-signed.pem"
+
+
+@asynccontextmanager
+async def tls_server() -> AsyncIterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(Path(__file__).parent / "self-signed.pem")
+    context.load_cert_chain(CERTIFICATE)
     async with server(echo, ssl=context) as url:
+        yield url.replace("ws://127.0.0.1", "wss://localhost")
+
+
+async def test_tls_is_verified() -> None:
+    async with tls_server() as url:
         with pytest.raises(ConnectFailed, match="could not be reached"):
-            await WhisperSocket.connect(
-                url.replace("ws://127.0.0.1", "wss://localhost"), api_key="", timeout=2
-            )
+            await WhisperSocket.connect(url, api_key="", timeout=2)
+
+
+async def test_tls_with_a_certificate_that_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_tls", lambda: ssl.create_default_context(cafile=str(CERTIFICATE)))
+    async with tls_server() as url:
+        socket = await WhisperSocket.connect(url, api_key="", timeout=2)
+        for _ in range(100):
+            socket.send_frame(bytes(1024))
+        assert [await socket.receive() for _ in range(100)] == ["1024"] * 100
+        await socket.close()
+        with pytest.raises(SocketClosed) as closed:
+            await socket.receive()
+        assert closed.value.code == 1000

@@ -182,7 +182,7 @@ class SimulatedCall:
         form = stream_form(
             self._account.sid, self.report.call_sid, report.stream_sid, stream.name, event, error=report.error
         )
-        status = await webhooks.callback(stream.status_callback, form)
+        status = await webhooks.callback(stream.status_callback, stream.status_callback_method, form)
         self.report.callbacks.append(Callback(event, status))
 
     def _judge(self, stream: Stream, report: StreamReport) -> None:

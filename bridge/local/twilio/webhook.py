@@ -40,9 +40,6 @@ class Webhooks:
 
     async def document(self, url: str, target: str, method: str, form: Mapping[str, str]) -> Sequence[Verb]:
         """The TwiML at `url`. Raises CallFailedError for what would end a call at Twilio."""
-        if method == "GET":
-            query = ("&" if "?" in url else "?") + urlencode(form)
-            url, target, form = url + query, target + query, {}
         try:
             async with self._request(method, url, target, form) as answer:
                 text = await answer.text()
@@ -63,13 +60,13 @@ class Webhooks:
         except TwimlError as error:
             raise CallFailedError(f"the TwiML of {target} is not valid: {error}") from None
 
-    async def callback(self, url: str, form: Mapping[str, str]) -> int | None:
+    async def callback(self, url: str, method: str, form: Mapping[str, str]) -> int | None:
         """One status callback; returns the HTTP status, None without an answer (or for a stranger)."""
         target = self.reach(url)
         if target is None:
             return None
         try:
-            async with self._request("POST", url, target, form) as answer:
+            async with self._request(method, url, target, form) as answer:
                 return answer.status
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
@@ -77,6 +74,9 @@ class Webhooks:
     def _request(
         self, method: str, url: str, target: str, form: Mapping[str, str]
     ) -> "aiohttp.client._RequestContextManager":
+        if method == "GET":
+            query = ("&" if "?" in url else "?") + urlencode(form)
+            url, target, form = url + query, target + query, {}
         headers = {"X-Twilio-Signature": self._account.signature(url, form), "User-Agent": "TwilioProxy/1.1"}
         return self._session.request(
             method,
