@@ -16,6 +16,7 @@ from bridge.config.sections import (
     OutboxConfig,
     Section,
     ServerConfig,
+    TranscriptConfig,
     TwilioConfig,
     WebhookConfig,
     WhisperConfig,
@@ -33,6 +34,7 @@ class NumberSettings:
     twilio: TwilioConfig
     whisper: WhisperConfig
     webhook: WebhookConfig
+    transcript: TranscriptConfig
 
 
 class Config(Section):
@@ -41,6 +43,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     twilio: TwilioConfig = TwilioConfig()
     whisper: WhisperConfig = WhisperConfig()
+    transcript: TranscriptConfig = TranscriptConfig()
     webhook: WebhookConfig = WebhookConfig()
     outbox: OutboxConfig = Field(default_factory=OutboxConfig)
     journal: JournalConfig = JournalConfig()
@@ -56,6 +59,12 @@ class Config(Section):
                 "bridge",
                 "= false is refused unless server.host is a loopback address",
                 {"key": "twilio.verify_signatures"},
+            )
+        if self.outbox.shared and not self.journal.path:
+            raise PydanticCustomError(
+                "bridge",
+                "must be set when outbox.url is PostgreSQL: audio waits on a disk of this machine",
+                {"key": "journal.path"},
             )
         seen: set[str] = set()
         for index, entry in enumerate(self.numbers):
@@ -80,12 +89,11 @@ class Config(Section):
 
     def for_number(self, number: str) -> NumberSettings:
         """The settings of `number` (as Twilio's `To` has it); the sections as they are if it is not listed."""
+        sections = self.twilio, self.whisper, self.webhook, self.transcript
         for entry in self.numbers:
             if entry.number == number:
-                return NumberSettings(
-                    number, entry.then, *entry.applied_to(self.twilio, self.whisper, self.webhook)
-                )
-        return NumberSettings(number, "", self.twilio, self.whisper, self.webhook)
+                return NumberSettings(number, entry.then, *entry.applied_to(*sections))
+        return NumberSettings(number, "", *sections)
 
     @property
     def warnings(self) -> tuple[str, ...]:

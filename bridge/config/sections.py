@@ -20,6 +20,8 @@ from bridge.config.values import (
     Networks,
     OutboxUrl,
     PhoneNumber,
+    Reasons,
+    Redactions,
     Switch,
     Token,
     WebhookSecrets,
@@ -123,6 +125,13 @@ class WhisperConfig(Section):
         return self.url
 
 
+class TranscriptConfig(Section):
+    """What becomes of the text before anybody gets it."""
+
+    drop_suspect: Reasons = []
+    redact: Redactions = []
+
+
 class WebhookConfig(Section):
     """Who is told what was said, and the secret that proves it was us."""
 
@@ -132,31 +141,45 @@ class WebhookConfig(Section):
     allow_private_networks: Networks = []
 
 
-def _default_outbox_url() -> str:
+def _default_outbox_url() -> SecretStr:
     """A directory of the user's own, by the XDG Base Directory Specification."""
     state = os.environ.get("XDG_STATE_HOME", "")
     try:
         directory = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
     except RuntimeError:
-        return ""  # a user without a home directory has to name one
-    return f"sqlite://{directory / 'whisper-bridge'}"
+        return SecretStr("")  # a user without a home directory has to name one
+    return SecretStr(f"sqlite://{directory / 'whisper-bridge'}")
 
 
 class OutboxConfig(Section):
     """Where events are kept until they are delivered."""
 
     url: OutboxUrl = Field(default_factory=_default_outbox_url)
+    accept_loss: Switch = False
+    keep_bodies_h: Annotated[Decimal, Field(ge=0)] = 24
+    keep_rows_d: Annotated[Decimal, Field(ge=2)] = 30  # counted from a call's beginning: it may last a day
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is in PostgreSQL, where many bridges write it."""
+        return not self.url.get_secret_value().startswith("sqlite:")
 
     @property
     def directory(self) -> Path:
-        """The absolute directory that `url` names."""
-        return Path("/" + self.url.removeprefix("sqlite://").lstrip("/"))
+        """The absolute directory that `url` names. Raises `ValueError` if the outbox is `shared`."""
+        if self.shared:
+            raise ValueError("An outbox in PostgreSQL has no directory.")
+        return Path("/" + self.url.get_secret_value().removeprefix("sqlite://").lstrip("/"))
 
 
 class JournalConfig(Section):
     """Where audio is kept until it is understood."""
 
     path: Directory = ""
+
+
+_SECTIONS = {"mode": "twilio", "tracks": "twilio", "drop_suspect": "transcript", "redact": "transcript"}
+"""Where the keys of a number belong that do not begin with their section's name; the others are Whisper's."""
 
 
 class NumberConfig(Section):
@@ -175,6 +198,8 @@ class NumberConfig(Section):
     whisper_model_id: ModelId | None = None
     whisper_api_key: Token | None = None
     whisper_fallback_url: WhisperUrl | None = None
+    drop_suspect: Reasons | None = None
+    redact: Redactions | None = None
     webhook_url: WebhookUrl | None = None
     webhook_secret: WebhookSecrets | None = None
     webhook_events: Events | None = None
@@ -188,17 +213,23 @@ class NumberConfig(Section):
         return self
 
     def applied_to(
-        self, twilio: TwilioConfig, whisper: WhisperConfig, webhook: WebhookConfig
-    ) -> tuple[TwilioConfig, WhisperConfig, WebhookConfig]:
+        self,
+        twilio: TwilioConfig,
+        whisper: WhisperConfig,
+        webhook: WebhookConfig,
+        transcript: TranscriptConfig,
+    ) -> tuple[TwilioConfig, WhisperConfig, WebhookConfig, TranscriptConfig]:
         """The sections as they are for this number."""
-        changes: dict[str, dict[str, object]] = {"twilio": {}, "whisper": {}, "webhook": {}}
+        changes: dict[str, dict[str, object]] = {
+            section: {} for section in ("twilio", "whisper", "webhook", "transcript")
+        }
         for name in self.model_fields_set - {"number", "then", "vad"}:
             value = getattr(self, name)
             if value is None:
                 continue
             section, _, key = name.partition("_")
             if section not in changes:
-                section, key = ("twilio" if name in {"mode", "tracks"} else "whisper"), name
+                section, key = _SECTIONS.get(name, "whisper"), name
             changes[section][key] = value
         if self.vad is not None:
             vad = {name: getattr(self.vad, name) for name in self.vad.model_fields_set}
@@ -212,4 +243,5 @@ class NumberConfig(Section):
             twilio.model_copy(update=changes["twilio"]),
             whisper.model_copy(update=changes["whisper"]),
             webhook.model_copy(update=changes["webhook"]),
+            transcript.model_copy(update=changes["transcript"]),
         )

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict
 
 from bridge.errors import ConfigError
+from bridge.outbox.postgresql.address import Address
+from bridge.transcript.redact import NEEDS, Kind, missing
+from bridge.transcript.suspect import Reason
 from bridge.webhook.secret import HOW, check_secret
 
 _SWITCHES = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
@@ -116,15 +119,20 @@ WebhookUrl = Annotated[str, _url("http", "https")]
 WhisperUrl = Annotated[str, _url("ws", "wss")]
 
 
-def _outbox_url(text: str) -> str:
-    form = "sqlite:///var/lib/whisper-bridge (three slashes: an absolute directory)"
+def _outbox_url(secret: SecretStr) -> SecretStr:
+    """A secret as a whole: it may hold a password."""
+    text = secret.get_secret_value()
     if text.startswith(("postgresql:", "postgres:")):
-        raise ValueError(f"cannot be PostgreSQL: this version stores on one machine with {form}")
+        Address.parse(text)
+        return secret
     path = text.removeprefix("sqlite://")
     relative = not path.startswith("/") or any(part in {".", "..", "~"} for part in path.split("/"))
     if path == text or relative or not path.isprintable() or not path.strip("/"):
-        raise ValueError(f"must have the form {form}")
-    return text
+        raise ValueError(
+            "must have the form sqlite:///var/lib/whisper-bridge (three slashes: an absolute directory)"
+            " or postgresql://user:password@host/database"
+        )
+    return secret
 
 
 def _absolute(text: str) -> str:
@@ -133,7 +141,7 @@ def _absolute(text: str) -> str:
     return text
 
 
-OutboxUrl = Annotated[str, AfterValidator(_outbox_url)]
+OutboxUrl = Annotated[SecretStr, AfterValidator(_outbox_url)]
 Directory = Annotated[str, AfterValidator(_absolute)]
 
 
@@ -195,3 +203,13 @@ def _once(items: list[Any]) -> list[Any]:
 
 Events = Annotated[list[EventType], FROM_LIST, AfterValidator(_once)]
 Networks = Annotated[list[Network], FROM_LIST]
+Reasons = Annotated[list[Reason], FROM_LIST, AfterValidator(_once)]
+
+
+def _installed(kinds: list[Kind]) -> list[Kind]:
+    if missing(kinds):
+        raise ValueError(f"needs an extra for {' and '.join(NEEDS)}: pip install 'whisper-bridge[redact]'")
+    return kinds
+
+
+Redactions = Annotated[list[Kind], FROM_LIST, AfterValidator(_once), AfterValidator(_installed)]

@@ -5,21 +5,31 @@ Every function runs inside a transaction; `now` is seconds since 1970.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
-from bridge.outbox.outbox import CallLease, Fenced, Outgoing, lane_name
+from bridge.outbox.outbox import CallLease, Erased, Fenced, Line, Outgoing, lane_name
 
 
-def own(db: sqlite3.Connection, *, call_sid: str, owner: str, meta: bytes, now: float) -> CallLease:
-    """Take the call over: the epoch goes up by one."""
-    epoch, next_sequence, ended = db.execute(
-        """insert into calls (call_sid, owner, epoch, meta, seen_at) values (?, ?, 1, ?, ?)
+def own(
+    db: sqlite3.Connection, *, call_sid: str, owner: str, meta: bytes, only_from: str, now: float
+) -> CallLease:
+    """Take the call over: the epoch goes up by one. Raises `Fenced` if it is not `only_from`'s to take."""
+    taken = db.execute(
+        """insert into calls (call_sid, owner, epoch, meta, created_at, seen_at) values (?, ?, 1, ?, ?, ?)
            on conflict (call_sid) do update
-           set owner = excluded.owner, epoch = epoch + 1, meta = excluded.meta, seen_at = excluded.seen_at
-           returning epoch, next_sequence, ended""",
-        (call_sid, owner, meta, now),
+           set owner = excluded.owner, epoch = epoch + 1, seen_at = excluded.seen_at,
+             meta = case when erased or length(meta) then meta else excluded.meta end
+           where ? in ('', owner) or owner = excluded.owner
+           returning epoch, next_sequence, ended, erased, meta""",
+        (call_sid, owner, meta, now, now, only_from),
     ).fetchone()
+    if taken is None:
+        raise Fenced.call(call_sid)
+    epoch, following, ended, erased, known = taken
     watermarks = db.execute("select track, position from watermarks where call_sid = ?", (call_sid,))
-    return CallLease(call_sid, owner, epoch, next_sequence, dict(watermarks.fetchall()), bool(ended))
+    return CallLease(
+        call_sid, owner, epoch, following, dict(watermarks.fetchall()), bool(ended), bool(erased), known
+    )
 
 
 def publish(
@@ -28,17 +38,20 @@ def publish(
     lease: CallLease,
     events: Sequence[Outgoing],
     watermarks: Mapping[str, int],
+    lines: Sequence[Line],
     ended: bool,
     now: float,
 ) -> None:
-    """Store events and watermarks, unless the call has a newer owner (`Fenced`)."""
+    """Store all of it, unless the call has a newer owner (`Fenced`) or was `Erased`."""
+    following = max((event.sequence for event in events), default=0) + 1
     owned = db.execute(
-        """update calls set seen_at = ?, ended = max(ended, ?), next_sequence = max(next_sequence, ?)
-           where call_sid = ? and epoch = ?""",
-        (now, ended, max((event.sequence for event in events), default=0) + 1, lease.call_sid, lease.epoch),
+        """update calls set seen_at = ?, ended = max(ended, ?), spoken = max(spoken, ?),
+             next_sequence = max(next_sequence, ?)
+           where call_sid = ? and epoch = ? and not erased""",
+        (now, ended, bool(lines), following, lease.call_sid, lease.epoch),
     )
     if not owned.rowcount:
-        raise Fenced(f"The call {lease.call_sid} has a newer owner.")
+        raise _refusal(db, lease.call_sid)
     for event in events:
         _store(db, lease.call_sid, event, now)
     db.executemany(
@@ -46,6 +59,19 @@ def publish(
            on conflict (call_sid, track) do update set position = max(position, excluded.position)""",
         [(lease.call_sid, track, position) for track, position in watermarks.items()],
     )
+    db.executemany(
+        "insert into lines values (?, ?, ?, ?, ?, ?) on conflict do nothing",
+        [(lease.call_sid, line.number, line.track, line.start_ms, line.end_ms, line.text) for line in lines],
+    )
+
+
+def transcript(db: sqlite3.Connection, *, call_sid: str) -> list[Line]:
+    """The lines stored of a call."""
+    rows = db.execute(
+        "select number, track, start_ms, end_ms, text from lines where call_sid = ? order by number",
+        (call_sid,),
+    )
+    return [Line(*row) for row in rows.fetchall()]
 
 
 def spend(db: sqlite3.Connection, *, nonce: str, expires: float, now: float) -> bool:
@@ -54,6 +80,12 @@ def spend(db: sqlite3.Connection, *, nonce: str, expires: float, now: float) -> 
     return (
         db.execute("insert into spent values (?, ?) on conflict do nothing", (nonce, expires)).rowcount == 1
     )
+
+
+def _refusal(db: sqlite3.Connection, call_sid: str) -> Fenced:
+    if db.execute("select 1 from calls where call_sid = ? and erased", (call_sid,)).fetchone():
+        return Erased(f"The call {call_sid} was erased.")
+    return Fenced.call(call_sid)
 
 
 def _store(db: sqlite3.Connection, call_sid: str, event: Outgoing, now: float) -> None:
@@ -66,18 +98,29 @@ def _store(db: sqlite3.Connection, call_sid: str, event: Outgoing, now: float) -
             (lane, event.endpoint, call_sid, now),
         )
     following = row[0] if row else 1
-    if event.sequence > following:
+    if not 1 <= event.sequence <= following:
         raise ValueError(f"{lane}: event {event.sequence} published where {following} is the next")
     if event.sequence < following:
         known = db.execute(
-            "select event_id from events where lane = ? and sequence = ?", (lane, event.sequence)
+            "select event_id from events where lane = ? and position = ?", (lane, event.sequence)
         ).fetchone()
-        if known != (event.event_id,):
+        # Without a row it was stored, and is gone from here by a replay or past its time.
+        if known not in (None, (event.event_id,)):
             raise ValueError(f"{lane}: another event is stored as number {event.sequence}")
         return
     db.execute(
-        "insert into events (lane, sequence, event_id, type, body, created_at) values (?, ?, ?, ?, ?, ?)",
-        (lane, event.sequence, event.event_id, event.type, event.body, now),
+        """insert into events (lane, position, sequence, event_id, type, body, sha256, created_at)
+           values (?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            lane,
+            event.sequence,
+            event.sequence,
+            event.event_id,
+            event.type,
+            event.body,
+            sha256(event.body).digest(),
+            now,
+        ),
     )
     # An idle lane is due at once, even if the clock was set back since it became idle.
     db.execute(

@@ -4,16 +4,47 @@ import fcntl
 import os
 import sqlite3
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
 from bridge.errors import ConfigError
 from bridge.outbox.outbox import OutboxDown
 
-VERSION = 1
+VERSION = 2
 """Of the schema, in SQLite's `user_version`."""
 
 SCHEMA = files("bridge.outbox").joinpath("sqlite.sql").read_text(encoding="utf-8")
+
+FROM_1 = f"""
+alter table calls rename to calls_1;
+alter table watermarks rename to watermarks_1;
+alter table spent rename to spent_1;
+alter table endpoints rename to endpoints_1;
+alter table lanes rename to lanes_1;
+alter table events rename to events_1;
+drop index lanes_due;
+drop index lanes_leased;
+drop index events_dead;
+{SCHEMA}
+insert into calls (call_sid, owner, epoch, next_sequence, ended, meta, created_at, seen_at)
+  select call_sid, owner, epoch, next_sequence, ended, meta, seen_at, seen_at from calls_1;
+insert into watermarks select * from watermarks_1;
+insert into spent select * from spent_1;
+insert into endpoints select * from endpoints_1;
+insert into lanes select * from lanes_1;
+insert into events (lane, position, sequence, event_id, type, body, sha256, state, created_at,
+                    delivered_at, tries, last_status, last_error)
+  select lane, sequence, sequence, event_id, type, body, sha256(body), state, created_at,
+         delivered_at, tries, last_status, last_error from events_1 order by rowid;
+drop table calls_1;
+drop table watermarks_1;
+drop table spent_1;
+drop table endpoints_1;
+drop table lanes_1;
+drop table events_1;
+"""  # noqa: S608 - constants
+"""From the first schema to this one. It did not know when a call began: when it was last seen is the nearest."""
 
 SETTINGS = (
     "pragma busy_timeout = 5000",
@@ -39,19 +70,37 @@ class OutboxFile:
         os.close(self.lock)
 
 
-def open_file(directory: Path) -> OutboxFile:
-    """Open `directory`/outbox.sqlite3, created if need be, for this process alone.
+def database(directory: Path, worker: int) -> Path:
+    """The file of a worker: outbox.sqlite3 of the first, outbox.2.sqlite3 of the second, and so on."""
+    return directory / ("outbox.sqlite3" if worker == 1 else f"outbox.{worker}.sqlite3")
+
+
+def open_file(directory: Path, worker: int = 1) -> OutboxFile:
+    """Open the file of a worker in `directory`, created if need be, for this process alone.
 
     Raises `ConfigError` for a directory that cannot be used, and `OutboxDown` for a file that another
     process holds, that is damaged, or that a newer version wrote.
     """
     _make_directory(directory)
-    lock = _lock(directory)
+    path = database(directory, worker)
+    lock = _lock(path.with_suffix(".lock"))
     try:
-        return OutboxFile(_connect(directory / "outbox.sqlite3"), lock)
+        return OutboxFile(_connect(path), lock)
     except BaseException:
         os.close(lock)
         raise
+
+
+def scrub(connection: sqlite3.Connection) -> None:
+    """Leave no trace of what was deleted, outside of a transaction; some 6 ms for each MB of the file.
+
+    SQLite's secure_delete overwrites what it deletes, but not the copies that its pages keep of rows
+    that were moved for balance: only a file that is written anew is free of them.
+    """
+    connection.execute("vacuum")
+    (busy,) = connection.execute("pragma wal_checkpoint(truncate)").fetchone()[:1]
+    if busy:
+        raise sqlite3.OperationalError("its log is in use")
 
 
 def _make_directory(directory: Path) -> None:
@@ -59,7 +108,7 @@ def _make_directory(directory: Path) -> None:
         if not directory.exists():
             directory.parent.mkdir(parents=True, exist_ok=True)
             directory.mkdir(mode=0o700)
-            _fsync(directory.parent)
+            fsync(directory.parent)
         os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
     except (NotADirectoryError, FileExistsError) as error:
         raise ConfigError(
@@ -71,8 +120,8 @@ def _make_directory(directory: Path) -> None:
         ) from error
 
 
-def _fsync(directory: Path) -> None:
-    # A new name in a directory is durable only once the directory itself is.
+def fsync(directory: Path) -> None:
+    """Make new names in the directory, and the end of old ones, durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -89,8 +138,7 @@ def _create(path: Path, flags: int) -> int:
         ) from error
 
 
-def _lock(directory: Path) -> int:
-    path = directory / "outbox.lock"
+def _lock(path: Path) -> int:
     lock = _create(path, os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,7 +146,7 @@ def _lock(directory: Path) -> int:
         holder = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
         raise OutboxDown(
-            f"The outbox in {directory} is in use by another whisper-bridge (process {holder}): stop that one, or name another directory in [outbox] url."
+            f"The outbox in {path.parent} is in use by another whisper-bridge (process {holder}): stop that one, or name another directory in [outbox] url."
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -113,7 +161,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     database = _create(path, os.O_RDWR)
     os.fchmod(database, 0o600)  # SQLite gives its log the same mode
     os.close(database)
-    _fsync(path.parent)
+    fsync(path.parent)
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -153,6 +201,10 @@ def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
         raise OutboxDown(
             f"The outbox {path} was written by a newer whisper-bridge (schema {version}, this one knows {VERSION}): install that version again, or name another directory in [outbox] url."
         )
-    if version == 0:
-        # One transaction: a crash in between leaves an empty file, not half a schema.
-        connection.executescript(f"begin immediate; {SCHEMA} pragma user_version = {VERSION}; commit;")
+    # One transaction: a crash in between leaves the file as it was, not half a schema.
+    steps = {0: SCHEMA, 1: FROM_1}
+    if version in steps:
+        connection.create_function("sha256", 1, lambda body: sha256(body).digest())
+        connection.executescript(
+            f"begin immediate; {steps[version]} pragma user_version = {VERSION}; commit;"
+        )

@@ -5,6 +5,7 @@ the end of its lease, so a lane whose lease ran out is simply due again.
 """
 
 import sqlite3
+from collections.abc import Collection, Mapping
 
 from bridge.outbox.outbox import Fenced, LaneLease, Stats, Stored
 
@@ -22,27 +23,44 @@ def start_afresh(db: sqlite3.Connection, *, now: float) -> None:
 
 
 def claim(
-    db: sqlite3.Connection, *, owner: str, limit: int, lease_s: float, per_endpoint: int, now: float
+    db: sqlite3.Connection,
+    *,
+    owner: str,
+    limit: int,
+    lease_s: float,
+    each: int,
+    room: Mapping[str, int],
+    now: float,
 ) -> list[LaneLease]:
     """Lease due lanes, longest due first; the cost grows with the endpoints, not with what waits."""
-    leases: list[LaneLease] = []
-    for (endpoint,) in db.execute("select endpoint from endpoints where paused is null").fetchall():
-        (held,) = db.execute(
-            "select count(*) from lanes where endpoint = ? and lease_by = ? and due_at > ?",
-            (endpoint, owner, now),
-        ).fetchone()
-        room = min(per_endpoint - held, limit - len(leases))
-        if room <= 0:
-            continue
-        claimed = db.execute(
-            """update lanes set lease_by = ?, lease_s = ?, due_at = ?, epoch = epoch + 1
-               where lane in (select lane from lanes where endpoint = ? and head < next and due_at <= ?
-                              order by due_at limit ?)
-               returning lane, endpoint, call_sid, epoch, head, attempts, first_failure""",
-            (owner, lease_s, now + lease_s, endpoint, now, room),
+    waiting = db.execute(
+        """select endpoint from
+             (select endpoint, (select min(due_at) from lanes
+                                where endpoint = endpoints.endpoint and head < next) as due_at
+              from endpoints where paused is null)
+           where due_at <= ? order by due_at""",
+        (now,),
+    )
+    shares = [(endpoint, share) for (endpoint,) in waiting if (share := room.get(endpoint, each)) > 0]
+    due: list[tuple[float, str]] = []
+    for endpoint, share in shares[
+        :limit
+    ]:  # what an endpoint after these has is due later than `limit` others
+        due += db.execute(
+            """select due_at, lane from lanes where endpoint = ? and head < next and due_at <= ?
+               order by due_at, lane limit ?""",
+            (endpoint, now, min(share, limit)),
         )
-        leases.extend(LaneLease(*row) for row in claimed.fetchall())
-    return leases
+    return [
+        LaneLease(
+            *db.execute(
+                """update lanes set lease_by = ?, lease_s = ?, due_at = ?, epoch = epoch + 1 where lane = ?
+                   returning lane, endpoint, call_sid, epoch, head, attempts, first_failure""",
+                (owner, lease_s, now + lease_s, lane),
+            ).fetchone()
+        )
+        for _, lane in sorted(due)[:limit]
+    ]
 
 
 def peek(db: sqlite3.Connection, *, lane: LaneLease, limit: int) -> list[Stored]:
@@ -54,29 +72,31 @@ def peek(db: sqlite3.Connection, *, lane: LaneLease, limit: int) -> list[Stored]
     if row is None:
         raise _fenced(lane)
     rows = db.execute(
-        """select lane, sequence, event_id, type, body, created_at from events
-           where lane = ? and sequence >= ? order by sequence limit ?""",
+        """select lane, position, sequence, event_id, type, body, created_at from events
+           where lane = ? and position >= ? order by position limit ?""",
         (lane.lane, row[0], limit),
     )
     return [Stored(*row) for row in rows.fetchall()]
 
 
-def ack(db: sqlite3.Connection, *, lane: LaneLease, sequence: int, now: float) -> None:
+def ack(db: sqlite3.Connection, *, lane: LaneLease, position: int, now: float) -> None:
     """The event was accepted."""
-    _advance(db, lane, sequence, now)
+    _advance(db, lane, position, now)
     db.execute("update lanes set first_failure = null where lane = ?", (lane.lane,))
     db.execute(
-        "update events set state = 'done', delivered_at = ?, tries = tries + 1 where lane = ? and sequence = ?",
-        (now, lane.lane, sequence),
+        "update events set state = 'done', delivered_at = ?, tries = tries + 1 where lane = ? and position = ?",
+        (now, lane.lane, position),
     )
 
 
-def bury(db: sqlite3.Connection, *, lane: LaneLease, sequence: int, reason: str, now: float) -> None:
+def bury(
+    db: sqlite3.Connection, *, lane: LaneLease, position: int, status: int | None, reason: str, now: float
+) -> None:
     """The event is given up. `first_failure` stays: the next event meets the same outage."""
-    _advance(db, lane, sequence, now)
+    _advance(db, lane, position, now)
     db.execute(
-        "update events set state = 'dead', tries = tries + 1, last_error = ? where lane = ? and sequence = ?",
-        (reason, lane.lane, sequence),
+        "update events set state = 'dead', tries = tries + 1, last_status = ?, last_error = ? where lane = ? and position = ?",
+        (status, reason, lane.lane, position),
     )
 
 
@@ -84,7 +104,7 @@ def retry(
     db: sqlite3.Connection,
     *,
     lane: LaneLease,
-    sequence: int,
+    position: int,
     delay_s: float,
     status: int | None,
     error: str,
@@ -95,13 +115,13 @@ def retry(
         """update lanes set attempts = attempts + 1, first_failure = coalesce(first_failure, ?),
              due_at = ?, lease_by = null
            where lane = ? and epoch = ? and head = ? and lease_by is not null""",
-        (now, now + delay_s, lane.lane, lane.epoch, sequence),
+        (now, now + delay_s, lane.lane, lane.epoch, position),
     )
     if not waiting.rowcount:
         raise _fenced(lane)
     db.execute(
-        "update events set tries = tries + 1, last_status = ?, last_error = ? where lane = ? and sequence = ?",
-        (status, error, lane.lane, sequence),
+        "update events set tries = tries + 1, last_status = ?, last_error = ? where lane = ? and position = ?",
+        (status, error, lane.lane, position),
     )
 
 
@@ -114,19 +134,20 @@ def release(db: sqlite3.Connection, *, lane: LaneLease, now: float) -> None:
 
 
 def pause(db: sqlite3.Connection, *, endpoint: str, reason: str) -> None:
-    """No lane of the endpoint is claimed until the next start."""
+    """No lane of the endpoint is claimed until a replay names it or the next start."""
     db.execute(
         "insert into endpoints values (?, ?) on conflict (endpoint) do update set paused = excluded.paused",
         (endpoint, reason),
     )
 
 
-def next_due(db: sqlite3.Connection, *, now: float) -> float | None:
+def next_due(db: sqlite3.Connection, *, without: Collection[str], now: float) -> float | None:
     """Seconds until a lane becomes due, None if nothing is pending."""
-    (due_at,) = db.execute(
-        """select min((select min(due_at) from lanes where endpoint = endpoints.endpoint and head < next))
+    rows = db.execute(
+        """select endpoint, (select min(due_at) from lanes where endpoint = endpoints.endpoint and head < next)
            from endpoints where paused is null"""
-    ).fetchone()
+    )
+    due_at = min((due for endpoint, due in rows if due is not None and endpoint not in without), default=None)
     return None if due_at is None else max(0.0, due_at - now)
 
 
@@ -134,17 +155,17 @@ def stats(db: sqlite3.Connection, *, now: float) -> Stats:
     """Count what waits; the cost grows with the lanes that wait."""
     pending, backoff, oldest = db.execute(
         """select coalesce(sum(next - head), 0), count(*) filter (where attempts > 0), min(created_at)
-           from lanes join events on events.lane = lanes.lane and sequence = head where head < next"""
+           from lanes join events on events.lane = lanes.lane and position = head where head < next"""
     ).fetchone()
     (dead,) = db.execute("select count(*) from events where state = 'dead'").fetchone()
     return Stats(pending, 0.0 if oldest is None else max(0.0, now - oldest), backoff, dead)
 
 
-def _advance(db: sqlite3.Connection, lane: LaneLease, sequence: int, now: float) -> None:
+def _advance(db: sqlite3.Connection, lane: LaneLease, position: int, now: float) -> None:
     advanced = db.execute(
         """update lanes set head = head + 1, attempts = 0, due_at = ? + lease_s
            where lane = ? and epoch = ? and head = ? and lease_by is not null""",
-        (now, lane.lane, lane.epoch, sequence),
+        (now, lane.lane, lane.epoch, position),
     )
     if not advanced.rowcount:
         raise _fenced(lane)

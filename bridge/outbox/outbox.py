@@ -8,9 +8,9 @@ up late with an old one is refused (`Fenced`) and can cause a duplicate, never a
 import asyncio
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, Self
 
 from bridge.errors import BridgeError
 
@@ -25,6 +25,22 @@ class OutboxFull(OutboxDown):
 
 class Fenced(BridgeError):  # noqa: N818 - named for the state that it reports
     """The call or lane has a newer owner: stop working on it."""
+
+    @classmethod
+    def call(cls, call_sid: str) -> Self:
+        """Of a call."""
+        return cls(f"The call {call_sid} has a newer owner.")
+
+
+class Erased(Fenced):
+    """The call was erased on request: remove what is left of it, and publish nothing more."""
+
+
+State = Literal["pending", "done", "dead", "erased"]
+"""Of an event: waits, was accepted, was given up (dead letter), or was erased before it was accepted."""
+
+REPLAY = "/replay"
+"""Ends the name of the lane that an event goes through when it is delivered again on request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,19 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """What was said, as the transcript of the whole call has it."""
+
+    number: int
+    """1, 2, 3 ... per call: makes a repeat harmless."""
+    track: str
+    start_ms: int
+    """On the call's clock."""
+    end_ms: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallLease:
     """The right to publish for a call, and where its last owner stopped."""
 
@@ -53,6 +82,10 @@ class CallLease:
     watermarks: Mapping[str, int]
     """Track -> position in samples at 8 kHz before which everything is finalised."""
     ended: bool
+    """It has its `call.ended`, or was erased."""
+    erased: bool = False
+    meta: bytes = b""
+    """What the call's first owner said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +97,16 @@ class LaneLease:
     call_sid: str
     epoch: int
     head: int
+    """The position of the next event."""
     attempts: int
     """Failed attempts of the head."""
     first_failure: float | None
     """Since when (seconds since 1970) no event of the lane was accepted; None: the last one was."""
+
+    @property
+    def replay(self) -> bool:
+        """Whether its events are delivered again on an operator's request."""
+        return self.lane.endswith(REPLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +114,57 @@ class Stored:
     """An event as it lies in its lane."""
 
     lane: str
+    position: int
+    """In the lane: 1, 2, 3 ..."""
     sequence: int
+    """In the call, as its body has it; the position too, unless the lane is one of replays."""
     event_id: str
     type: str
     body: bytes
     created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events an operator means: those that all of these are true of."""
+
+    event_ids: tuple[str, ...] = ()
+    call_sid: str = ""
+    endpoint: str = ""
+    """A webhook URL, or its `endpoint_tag`."""
+    states: frozenset[State] = frozenset()
+    """Empty: any."""
+    since: float | None = None
+    """Stored at that time or later, seconds since 1970."""
+    until: float | None = None
+    """Stored before that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an operator is shown of an event."""
+
+    serial: int
+    """Grows with every event that is stored: the place in a listing."""
+    event_id: str
+    endpoint: str
+    call_sid: str
+    sequence: int
+    type: str
+    state: State
+    replay: bool
+    """It is, or was, delivered again on request."""
+    kept: bool
+    """Its body is still stored, so it can be delivered again."""
+    sha256: str
+    """Of the body, in hexadecimal: kept when the body is not."""
+    created_at: float
+    delivered_at: float | None
+    tries: int
+    last_status: int | None
+    last_error: str | None
+    due_at: float | None
+    """When it is tried next, if it is the head of its lane; else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +182,9 @@ class Outbox(Protocol):
     """The store behind publishing and delivery. Every method may raise `OutboxDown`."""
 
     wake: asyncio.Event
-    """Set when a lane may have become claimable: after a publish, a retry, a release."""
+    """Set when a lane may have become claimable: after a publish, a retry, a release, a replay."""
+    poll_s: float
+    """How often to look for lanes that became claimable without this process doing it; 60 s if none do."""
 
     async def open(self) -> None:
         """Make ready. Raises `ConfigError` or `OutboxDown` with a sentence for people."""
@@ -105,8 +192,12 @@ class Outbox(Protocol):
     async def close(self) -> None:
         """Finish what was asked for, then let go of the store."""
 
-    async def own_call(self, call_sid: str, owner: str, meta: bytes) -> CallLease:
-        """Take the call over from whoever had it: the epoch goes up by one."""
+    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
+        """Take the call over from whoever had it: the epoch goes up by one.
+
+        The first `meta` that is not empty stays. With `only_from`, a known call is taken from that owner (or
+        from `owner` itself) only. Raises `Fenced` if somebody else has it.
+        """
 
     async def publish(
         self,
@@ -114,45 +205,84 @@ class Outbox(Protocol):
         events: Sequence[Outgoing],
         watermarks: Mapping[str, int],
         *,
+        lines: Sequence[Line] = (),
         ended: bool = False,
     ) -> None:
-        """Store events and watermarks (samples) together; durable on return.
+        """Store events, lines of the transcript and watermarks (samples) together; durable on return.
 
         Idempotent: an event that is stored already is success, since the outcome of a commit can be
-        unknown. Watermarks never move back. Raises `Fenced`, `OutboxFull`, `OutboxDown`, and
+        unknown. Watermarks never move back. Raises `Fenced`, `Erased`, `OutboxFull`, `OutboxDown`, and
         `ValueError` for a hole in a sequence or another event under a used sequence.
         """
+
+    async def transcript(self, call_sid: str) -> list[Line]:
+        """The lines stored of a call, in the order of their numbers; none if they are past their time or erased."""
 
     async def spend(self, nonce: str, expires: float) -> bool:
         """Remember that a stream token was used, until it expires; False if it was used before."""
 
     async def claim(
-        self, owner: str, limit: int, lease_s: float, *, per_endpoint: int = 100
+        self,
+        owner: str,
+        limit: int,
+        lease_s: float,
+        *,
+        each: int = 100,
+        room: Mapping[str, int] | None = None,
     ) -> list[LaneLease]:
-        """Lease up to `limit` due lanes, with no endpoint above `per_endpoint` lanes of this owner."""
+        """Lease up to `limit` due lanes, the longest due first; of an endpoint, `room[endpoint]` or else `each` at most."""
 
     async def peek(self, lane: LaneLease, limit: int = 20) -> list[Stored]:
         """The lane's next pending events in order. Raises `Fenced`."""
 
-    async def ack(self, lane: LaneLease, sequence: int) -> None:
+    async def ack(self, lane: LaneLease, position: int) -> None:
         """The event was accepted: the lane goes on, its lease is extended. Raises `Fenced`."""
 
     async def retry(
-        self, lane: LaneLease, sequence: int, delay_s: float, status: int | None, error: str
+        self, lane: LaneLease, position: int, delay_s: float, status: int | None, error: str
     ) -> None:
         """The event was not accepted: give the lane back until `delay_s` from now. Raises `Fenced`."""
 
-    async def bury(self, lane: LaneLease, sequence: int, reason: str) -> None:
+    async def bury(self, lane: LaneLease, position: int, status: int | None, reason: str) -> None:
         """Give the event up (dead letter); the lane goes on with the next. Raises `Fenced`."""
 
     async def release(self, lane: LaneLease) -> None:
         """Give the lane back, due at once if anything is pending. Without effect if it has a newer owner."""
 
     async def pause(self, endpoint: str, reason: str) -> None:
-        """Claim no lane of the endpoint until the next `open`; its events are kept."""
+        """Claim no lane of the endpoint until a replay names it or the next `open`; its events are kept."""
 
-    async def next_due(self) -> float | None:
-        """Seconds (0 or more) until a lane becomes due, leased ones included; None if nothing is pending."""
+    async def next_due(self, *, without: Collection[str] = ()) -> float | None:
+        """Seconds (0 or more) until a lane becomes due, leased ones included; None if nothing is pending.
+
+        Paused endpoints do not count, nor those in `without`.
+        """
+
+    async def records(self, selection: Selection, limit: int, *, before: int | None = None) -> list[Record]:
+        """Selected events, the last stored first; with `before`, those of smaller `serial`."""
+
+    async def replay(self, selection: Selection) -> int:
+        """Deliver selected events again, with the same id and bytes; how many.
+
+        Dead ones go through their call's lane of replays, in the order of their call, so that nothing live
+        waits for them; delivered ones too if the selection names that state, and as far as their bodies are
+        kept. Lanes with a selected event that is still pending become due at once. Endpoints of what is
+        selected, or named in `selection`, are paused no more.
+        """
+
+    async def erase(self, call_sid: str) -> int:
+        """Remove the text of a call: its lines and events' bodies. Deliver none, take no more; how many bodies.
+
+        The hashes stay. Whoever owns the call is `Erased` at its next publish. A large SQLite file is written
+        anew for it, which holds up publishes for some seconds.
+        """
+
+    async def purge(self, *, body_age_s: float, call_age_s: float, limit: int = 500) -> bool:
+        """Remove up to `limit` bodies delivered `body_age_s` ago, and calls that began `call_age_s` ago.
+
+        The lines of a call go `body_age_s` after its end. A call goes with its rows and dead letters, but not
+        while anything of it is pending. `limit` holds for each kind. Returns whether there may be more.
+        """
 
     async def stats(self) -> Stats:
         """Count what waits."""

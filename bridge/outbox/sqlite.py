@@ -1,30 +1,38 @@
-"""The outbox of one machine: one SQLite file, written by one thread of one process.
+"""The outbox of one machine: for each process one SQLite file, written by one thread.
 
 Lane leases matter little with one process; they keep the interface that a shared store needs.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from bridge import metrics
-from bridge.outbox import calls, lanes
-from bridge.outbox.file import open_file
-from bridge.outbox.outbox import CallLease, LaneLease, Outgoing, Stats, Stored
+from bridge.outbox import calls, lanes, operations
+from bridge.outbox.adoption import adopt_strays
+from bridge.outbox.file import OutboxFile, open_file
+from bridge.outbox.outbox import CallLease, LaneLease, Line, Outgoing, Record, Selection, Stats, Stored
 from bridge.outbox.writer import Writer
 
 
 class Sqlite:
-    """The `Outbox` in `directory`/outbox.sqlite3. `clock` gives seconds since 1970.
+    """The `Outbox` in `directory`/outbox.sqlite3, or outbox.k.sqlite3 for the worker with the number k.
 
-    Methods behave, and raise, as `Outbox` says.
+    The first worker takes over the files of numbers above `workers`, that no process has any more.
+    `clock` gives seconds since 1970. Methods behave, and raise, as `Outbox` says.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+    poll_s = 60.0
+
+    def __init__(
+        self, directory: Path, clock: Callable[[], float] = time.time, *, worker: int = 1, workers: int = 1
+    ) -> None:
         self.wake = asyncio.Event()
         self._directory = directory
+        self._worker = worker
+        self._workers = workers
         self._clock = clock
         self._writer = Writer()
 
@@ -33,22 +41,29 @@ class Sqlite:
 
         Raises `ConfigError` and `OutboxDown`.
         """
-        await self._writer.start(partial(open_file, self._directory))
+        await self._writer.start(self._open_file)
         try:
             await self._writer.run(partial(lanes.start_afresh, now=self._clock()), committed=self.wake.set)
         except BaseException:
             await self._writer.close()
             raise
 
+    def _open_file(self) -> OutboxFile:
+        file = open_file(self._directory, self._worker)
+        if self._worker == 1:
+            adopt_strays(file.connection, self._directory, workers=self._workers)
+        return file
+
     async def close(self) -> None:
         """Commit what waits, close the file, give up the lock. May be called twice."""
         await self._writer.close()
 
-    async def own_call(self, call_sid: str, owner: str, meta: bytes) -> CallLease:
+    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
         """Take the call over: the epoch goes up by one."""
-        return await self._writer.run(
-            partial(calls.own, call_sid=call_sid, owner=owner, meta=meta, now=self._clock())
+        operation = partial(
+            calls.own, call_sid=call_sid, owner=owner, meta=meta, only_from=only_from, now=self._clock()
         )
+        return await self._writer.run(operation)
 
     async def publish(
         self,
@@ -56,35 +71,48 @@ class Sqlite:
         events: Sequence[Outgoing],
         watermarks: Mapping[str, int],
         *,
+        lines: Sequence[Line] = (),
         ended: bool = False,
     ) -> None:
-        """Store events and watermarks in one transaction, durable on return."""
+        """Store events, lines and watermarks in one transaction, durable on return."""
         operation = partial(
             calls.publish,
             lease=lease,
             events=tuple(events),
             watermarks=dict(watermarks),
+            lines=tuple(lines),
             ended=ended,
             now=self._clock(),
         )
         with metrics.OUTBOX_PUBLISH_SECONDS.time():
             await self._writer.run(operation, committed=self.wake.set if events else None)
 
+    async def transcript(self, call_sid: str) -> list[Line]:
+        """The lines stored of a call, in the order of their numbers."""
+        return await self._writer.run(partial(calls.transcript, call_sid=call_sid), durable=False)
+
     async def spend(self, nonce: str, expires: float) -> bool:
         """Remember that a stream token was used; False if it was used before."""
         return await self._writer.run(partial(calls.spend, nonce=nonce, expires=expires, now=self._clock()))
 
     async def claim(
-        self, owner: str, limit: int, lease_s: float, *, per_endpoint: int = 100
+        self,
+        owner: str,
+        limit: int,
+        lease_s: float,
+        *,
+        each: int = 100,
+        room: Mapping[str, int] | None = None,
     ) -> list[LaneLease]:
-        """Lease up to `limit` due lanes, with no endpoint above `per_endpoint` lanes of this owner."""
+        """Lease up to `limit` due lanes; of an endpoint, `room[endpoint]` or else `each` at most."""
         return await self._writer.run(
             partial(
                 lanes.claim,
                 owner=owner,
                 limit=limit,
                 lease_s=lease_s,
-                per_endpoint=per_endpoint,
+                each=each,
+                room=dict(room or {}),
                 now=self._clock(),
             ),
             durable=False,  # the next start voids leases anyway
@@ -94,21 +122,21 @@ class Sqlite:
         """The lane's next pending events in order."""
         return await self._writer.run(partial(lanes.peek, lane=lane, limit=limit), durable=False)
 
-    async def ack(self, lane: LaneLease, sequence: int) -> None:
+    async def ack(self, lane: LaneLease, position: int) -> None:
         """The event was accepted; the lease is extended."""
         await self._writer.run(
-            partial(lanes.ack, lane=lane, sequence=sequence, now=self._clock()),
+            partial(lanes.ack, lane=lane, position=position, now=self._clock()),
             durable=False,  # lost with the power, it is a duplicate: a publish waits for the disk, not this
         )
 
     async def retry(
-        self, lane: LaneLease, sequence: int, delay_s: float, status: int | None, error: str
+        self, lane: LaneLease, position: int, delay_s: float, status: int | None, error: str
     ) -> None:
         """The event was not accepted: give the lane back until `delay_s` from now."""
         operation = partial(
             lanes.retry,
             lane=lane,
-            sequence=sequence,
+            position=position,
             delay_s=delay_s,
             status=status,
             error=error,
@@ -116,10 +144,10 @@ class Sqlite:
         )
         await self._writer.run(operation, committed=self.wake.set, durable=False)
 
-    async def bury(self, lane: LaneLease, sequence: int, reason: str) -> None:
+    async def bury(self, lane: LaneLease, position: int, status: int | None, reason: str) -> None:
         """Give the event up; the lane goes on with the next."""
         await self._writer.run(
-            partial(lanes.bury, lane=lane, sequence=sequence, reason=reason, now=self._clock())
+            partial(lanes.bury, lane=lane, position=position, status=status, reason=reason, now=self._clock())
         )
 
     async def release(self, lane: LaneLease) -> None:
@@ -131,12 +159,55 @@ class Sqlite:
         )
 
     async def pause(self, endpoint: str, reason: str) -> None:
-        """Claim no lane of the endpoint until the next `open`; its events are kept."""
+        """Claim no lane of the endpoint until a replay names it or the next `open`; its events are kept."""
         await self._writer.run(partial(lanes.pause, endpoint=endpoint, reason=reason))
 
-    async def next_due(self) -> float | None:
+    async def next_due(self, *, without: Collection[str] = ()) -> float | None:
         """Seconds (0 or more) until a lane becomes due, leased ones included; None if nothing is pending."""
-        return await self._writer.run(partial(lanes.next_due, now=self._clock()), durable=False)
+        return await self._writer.run(
+            partial(lanes.next_due, without=frozenset(without), now=self._clock()), durable=False
+        )
+
+    async def records(self, selection: Selection, limit: int, *, before: int | None = None) -> list[Record]:
+        """Selected events, the last stored first; with `before`, those of smaller `serial`."""
+        found: list[Record] = []
+        while True:
+            look = partial(operations.records, selection=selection, limit=limit - len(found), before=before)
+            some, before = await self._writer.run(look, durable=False)
+            found += some
+            if before is None:
+                return found
+
+    async def replay(self, selection: Selection) -> int:
+        """Deliver selected events again, with the same id and bytes; how many."""
+        now = self._clock()
+        count, end = await self._writer.run(
+            partial(operations.hasten, selection=selection, now=now), committed=self.wake.set
+        )
+        first: int | None = 1
+        while first is not None:
+            bite = partial(operations.replay, selection=selection, first=first, end=end, now=now)
+            moved, first = await self._writer.run(bite, committed=self.wake.set)
+            count += moved
+        return count
+
+    async def erase(self, call_sid: str) -> int:
+        """Remove the bodies of a call's events, and every trace of them in the file; how many bodies.
+
+        The file is rewritten for it, so publishes wait: some 6 ms for each MB.
+        """
+        try:
+            return await self._writer.run(partial(operations.erase, call_sid=call_sid), scrub=True)
+        except LookupError:
+            return 0
+
+    async def purge(self, *, body_age_s: float, call_age_s: float, limit: int = 500) -> bool:
+        """Remove up to `limit` old bodies, and as many rows of old calls; whether there may be more."""
+        now = self._clock()
+        operation = partial(
+            operations.purge, bodies_until=now - body_age_s, calls_until=now - call_age_s, limit=limit
+        )
+        return await self._writer.run(operation, durable=False)  # lost with the power, it is done again
 
     async def stats(self) -> Stats:
         """Count what waits."""

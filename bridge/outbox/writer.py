@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bridge.outbox.file import OutboxFile
+from bridge.outbox.file import OutboxFile, scrub
 from bridge.outbox.outbox import OutboxDown, OutboxFull
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ class _Job:
     operation: Callable[[sqlite3.Connection], Any]
     committed: Callable[[], None] | None
     durable: bool
+    scrub: bool
     done: asyncio.Future[Any]
 
 
@@ -74,8 +75,11 @@ class Writer:
         *,
         committed: Callable[[], None] | None = None,
         durable: bool = True,
+        scrub: bool = False,
     ) -> T:
         """Run `operation`; return its result once it is committed, and `durable`: even if the power fails.
+
+        With `scrub`, what it deleted has then left no trace in the file, nor in its log.
 
         `committed` is called then, also when the caller has given up by that time. Raises what the
         operation raises, `OutboxFull` when the disk is, `OutboxDown` for every other trouble with the file.
@@ -84,7 +88,7 @@ class Writer:
             raise OutboxDown("The outbox is not open.")
         if self._waiting >= WAITING:
             raise OutboxDown(f"The outbox's disk does not keep up: {WAITING} writes wait for it.")
-        job = _Job(operation, committed, durable, self._loop.create_future())
+        job = _Job(operation, committed, durable, scrub, self._loop.create_future())
         self._waiting += 1
         self._jobs.put(job)
         result: T = await job.done
@@ -109,9 +113,17 @@ class Writer:
             # Without FULL the commit does not wait for the disk; the next FULL one covers it too.
             full = any(job.durable for job in batch)
             connection.execute(f"pragma synchronous = {'full' if full else 'normal'}")
-            return commit(connection, [job.operation for job in batch])
+            outcomes = commit(connection, [job.operation for job in batch])
         except sqlite3.Error as error:  # not even the rollback worked
             return [error] * len(batch)
+        scrubs = [n for n, job in enumerate(batch) if job.scrub and not isinstance(outcomes[n], Exception)]
+        if scrubs:
+            try:
+                scrub(connection)
+            except sqlite3.Error as error:
+                for n in scrubs:
+                    outcomes[n] = error
+        return outcomes
 
     def _take(self) -> list[_Job]:
         """Wait for work; an empty list is the end."""

@@ -67,6 +67,8 @@ def test_where_the_journals_lie() -> None:
     outbox = {"url": "sqlite:///var/lib/x"}
     assert config(outbox=outbox).journal_directory == Path("/var/lib/x/journal")
     assert config(outbox=outbox, journal={"path": "/fast"}).journal_directory == Path("/fast")
+    shared = {"url": "postgresql://u@h/d"}
+    assert config(outbox=shared, journal={"path": "/fast"}).journal_directory == Path("/fast")
 
 
 def test_a_number_has_its_own_values_over_the_sections() -> None:

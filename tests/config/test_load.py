@@ -243,6 +243,13 @@ def test_no_secret_stands_in_an_error(path: Path, text: str) -> None:
     refusal(path, text)
 
 
+def test_with_postgresql_the_journals_need_a_directory_of_their_own(path: Path) -> None:
+    refused = refusal(path, '[server]\nport = 1\n\n[journal]\n[outbox]\nurl = "postgresql://u@h/d"\n')
+    assert refused == (
+        f"{path} line 4: journal.path must be set when outbox.url is PostgreSQL: audio waits on a disk of this machine"
+    )
+
+
 def test_a_secret_from_the_environment_does_not_stand_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_WEBHOOK_SECRET", CANARY)
     assert refusal(None) == (

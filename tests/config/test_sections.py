@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from bridge.config import OutboxConfig, ServerConfig, WhisperConfig
-from bridge.config.sections import NumberConfig, TwilioConfig, WebhookConfig
+from bridge.config.sections import NumberConfig, TranscriptConfig, TwilioConfig, WebhookConfig
 
 
 def test_the_whisper_endpoint() -> None:
@@ -54,12 +54,21 @@ def test_a_user_without_a_home_has_to_name_an_outbox(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(ValidationError, match="sqlite:///var/lib/whisper-bridge"):
         OutboxConfig()
-    assert OutboxConfig(url="sqlite:///x").directory == Path("/x")
+    assert OutboxConfig(url=SecretStr("sqlite:///x")).directory == Path("/x")
 
 
 def test_slashes_of_an_outbox_url() -> None:
-    assert OutboxConfig(url="sqlite:///var/lib/x").directory == Path("/var/lib/x")
-    assert OutboxConfig(url="sqlite:////var/lib/x").directory == Path("/var/lib/x")
+    assert OutboxConfig(url=SecretStr("sqlite:///var/lib/x")).directory == Path("/var/lib/x")
+    assert OutboxConfig(url=SecretStr("sqlite:////var/lib/x")).directory == Path("/var/lib/x")
+
+
+def test_an_outbox_in_postgresql_is_shared_and_has_no_directory() -> None:
+    assert not OutboxConfig(url=SecretStr("sqlite:///x")).shared
+    shared = OutboxConfig(url=SecretStr("postgresql://u:hunter2@h/d"))
+    assert shared.shared
+    assert "hunter2" not in repr(shared)
+    with pytest.raises(ValueError, match="no directory"):
+        _ = shared.directory
 
 
 def test_every_key_of_a_number_changes_something() -> None:
@@ -76,12 +85,14 @@ def test_every_key_of_a_number_changes_something() -> None:
         "whisper_model_id": "abcd1234",
         "whisper_api_key": "key",
         "whisper_fallback_url": "wss://example.com/y",
+        "drop_suspect": ["silent_audio"],
+        "redact": ["card"],
         "webhook_url": "https://example.com/z",
         "webhook_secret": "whsec_" + "QUJD" * 8,
         "webhook_events": ["call.ended"],
     }
     assert set(examples) == set(NumberConfig.model_fields) - {"number", "then"}
-    sections = TwilioConfig(), WhisperConfig(), WebhookConfig()
+    sections = TwilioConfig(), WhisperConfig(), WebhookConfig(), TranscriptConfig()
     for key, value in examples.items():
         entry = NumberConfig.model_validate({"number": "+15551234567", key: value})
         assert entry.applied_to(*sections) != sections, key

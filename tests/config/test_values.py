@@ -1,6 +1,7 @@
 """The kinds of value: what each takes and what it says otherwise."""
 
 import base64
+import sys
 from typing import Any, get_args
 
 import pytest
@@ -135,7 +136,6 @@ def test_other_urls() -> None:
         (values.ModelId, ["", "abcd1234"], ["ABC", "a-b", "a.evil.example/", "a\n"]),
         (values.PhoneNumber, ["+15551234567", "sip:desk@example.com"], ["", "5551234567", "+0123", "+1 555", "+1555123456789012", "tel:+1", "+١٢٣"]),
         (values.Directory, ["", "/var/lib"], ["var", "~/x", "/a\x00"]),
-        (values.OutboxUrl, ["sqlite:///var/lib/x", "sqlite:////var/lib/x"], ["", "/var/lib", "sqlite:", "sqlite://", "sqlite:///", "sqlite:////", "sqlite://x", "sqlite:///./x", "sqlite:///../x", "sqlite:///~/x", "sqlite:x", "mysql://x", "postgresql://u:p@h/d", "sqlite:///a\nb"]),
     ],
 )  # fmt: skip
 def test_texts_of_a_form(kind: Any, good: list[str], bad: list[str]) -> None:
@@ -143,6 +143,29 @@ def test_texts_of_a_form(kind: Any, good: list[str], bad: list[str]) -> None:
         assert taken(kind, text) == text
     for text in bad:
         assert refused(kind, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:///var/lib/x",
+        "sqlite:////var/lib/x",
+        "postgresql://u:p%40w@db1,db2:6432/d?sslmode=require",
+        "postgres://u@h/d",
+    ],
+)
+def test_where_the_outbox_may_be(text: str) -> None:
+    assert taken(values.OutboxUrl, text).get_secret_value() == text
+    assert text not in repr(taken(values.OutboxUrl, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "/var/lib", "sqlite:", "sqlite://", "sqlite:///", "sqlite:////", "sqlite://x", "sqlite:///./x", "sqlite:///../x",
+     "sqlite:///~/x", "sqlite:x", "mysql://x", "sqlite:///a\nb", "postgresql:", "postgresql:///d", "postgresql://u:p@h:x/d"],
+)  # fmt: skip
+def test_where_the_outbox_cannot_be(text: str) -> None:
+    assert "must have the form" in refused(values.OutboxUrl, text)
 
 
 def webhook_secret(size: int) -> str:
@@ -178,3 +201,19 @@ def test_what_is_no_webhook_secret(secret: Any) -> None:
 @pytest.mark.parametrize("secret", ["a b", "a\n", "é", "a\x00"])
 def test_what_no_header_can_carry(secret: str) -> None:
     assert "without spaces or line breaks" in refused(values.Token, secret)
+
+
+def test_reasons_and_kinds_of_redaction() -> None:
+    assert taken(values.Reasons, FromEnvironment("silent_audio,too_fast")) == ["silent_audio", "too_fast"]
+    assert taken(values.Redactions, ["phone", "card"]) == ["phone", "card"]
+    assert "'silent_audio'" in refused(values.Reasons, ["silence"])
+    assert "'card'" in refused(values.Redactions, ["name"])
+    assert refused(values.Redactions, ["card", "card"]).endswith("must not name anything twice")
+
+
+def test_redaction_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "stdnum", None)
+    assert taken(values.Redactions, ["card", "phone"]) == ["card", "phone"]
+    assert refused(values.Redactions, ["iban"]).endswith(
+        "needs an extra for phone and iban: pip install 'whisper-bridge[redact]'"
+    )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.outbox.outbox import Outbox
+from bridge.outbox.postgresql.postgres import Postgres
 from bridge.outbox.sqlite import Sqlite
 
 
@@ -21,9 +23,17 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def closed_outbox(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> Outbox:
+    """Empty, and not open yet; its time is `clock`."""
+    if request.param == "sqlite":
+        return Sqlite(tmp_path / "outbox", clock)
+    return Postgres(request.getfixturevalue("postgres_url"), clock)
+
+
 @pytest.fixture
-async def outbox(tmp_path: Path, clock: Clock) -> AsyncIterator[Sqlite]:
-    opened = Sqlite(tmp_path / "outbox", clock)
-    await opened.open()
-    yield opened
-    await opened.close()
+async def outbox(closed_outbox: Outbox) -> AsyncIterator[Outbox]:
+    """Empty, and open; its time is `clock`."""
+    await closed_outbox.open()
+    yield closed_outbox
+    await closed_outbox.close()

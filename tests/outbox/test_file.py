@@ -5,13 +5,16 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.outbox.file import VERSION, open_file
+from bridge.outbox.file import VERSION, open_file, scrub
 from bridge.outbox.outbox import OutboxDown
+
+OLD_SCHEMA = Path(__file__).with_name("sqlite_1.sql").read_text(encoding="utf-8")
 
 
 def test_directory_and_files_are_for_this_user_only(tmp_path: Path) -> None:
@@ -23,6 +26,15 @@ def test_directory_and_files_are_for_this_user_only(tmp_path: Path) -> None:
     assert set(modes) == {"outbox.sqlite3", "outbox.sqlite3-wal", "outbox.sqlite3-shm", "outbox.lock"}
     assert set(modes.values()) == {0o600}
     file.close()
+
+
+def test_each_worker_has_its_file_and_its_lock(tmp_path: Path) -> None:
+    first, second = open_file(tmp_path), open_file(tmp_path, 2)
+    with pytest.raises(OutboxDown, match="in use"):
+        open_file(tmp_path, 2)
+    second.close()
+    assert {path.name for path in tmp_path.iterdir()} >= {"outbox.2.sqlite3", "outbox.2.lock", "outbox.lock"}
+    first.close()
 
 
 def test_settings_are_the_durable_ones(tmp_path: Path) -> None:
@@ -94,7 +106,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 def test_a_damaged_page(tmp_path: Path) -> None:
     file = open_file(tmp_path)
     file.connection.executemany(
-        "insert into events (lane, sequence, event_id, type, body, created_at) values (?, 1, 'e', 't', ?, 0)",
+        """insert into events (lane, position, sequence, event_id, type, body, sha256, created_at)
+           values (?, 1, 1, 'e', 't', ?, x'', 0)""",
         [(f"lane{n}", b"x" * 1000) for n in range(100)],
     )
     file.close()
@@ -112,6 +125,97 @@ def test_a_newer_schema(tmp_path: Path) -> None:
     file.close()
     with pytest.raises(OutboxDown, match=f"newer whisper-bridge .schema {VERSION + 1}"):
         open_file(tmp_path)
+
+
+def write_old_file(path: Path) -> None:
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(OLD_SCHEMA + "pragma user_version = 1;")
+    old.execute("insert into calls values ('CA1', 'me', 3, 4, 1, x'6d', 90.5)")
+    old.execute("insert into watermarks values ('CA1', 'inbound', 8000)")
+    old.execute("insert into spent values ('nonce', 99.0)")
+    old.execute("insert into endpoints values ('https://a.example/', 'status 410')")
+    old.execute(
+        "insert into lanes values ('tag/CA1', 'https://a.example/', 'CA1', 3, 4, 2, 80.5, 95.5, 'me', 30.0, 7)"
+    )
+    old.executemany(
+        "insert into events values ('tag/CA1', ?, ?, 'transcript.final', ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (2, "evt_2", b"two", "dead", 71.5, None, 5, 500, "status 500"),
+            (1, "evt_1", b"one", "done", 70.5, 75.5, 1, None, None),
+            (3, "evt_3", b"three", "pending", 72.5, None, 2, None, "timeout"),
+        ],
+    )
+    old.close()
+
+
+def test_a_file_of_the_first_schema_is_upgraded_with_all_that_is_in_it(tmp_path: Path) -> None:
+    write_old_file(tmp_path / "outbox.sqlite3")
+    (tmp_path / "new").mkdir()
+    file, new = open_file(tmp_path), open_file(tmp_path / "new")
+    for table, rows in {
+        "calls": [("CA1", "me", 3, 4, 1, 0, 0, b"m", 90.5, 90.5)],
+        "watermarks": [("CA1", "inbound", 8000)],
+        "spent": [("nonce", 99.0)],
+        "endpoints": [("https://a.example/", "status 410")],
+        "lanes": [("tag/CA1", "https://a.example/", "CA1", 3, 4, 2, 80.5, 95.5, "me", 30.0, 7)],
+        "events": [
+            (
+                n,
+                "tag/CA1",
+                sequence,
+                sequence,
+                f"evt_{sequence}",
+                "transcript.final",
+                body,
+                sha256(body).digest(),
+                *rest,
+            )
+            for n, sequence, body, *rest in (
+                (1, 2, b"two", "dead", 71.5, None, 5, 500, "status 500"),
+                (2, 1, b"one", "done", 70.5, 75.5, 1, None, None),
+                (3, 3, b"three", "pending", 72.5, None, 2, None, "timeout"),
+            )
+        ],
+    }.items():
+        assert file.connection.execute(f"select * from {table}").fetchall() == rows
+    schema = "select type, name, tbl_name, sql from sqlite_master order by 1, 2"
+    assert file.connection.execute(schema).fetchall() == new.connection.execute(schema).fetchall()
+    assert file.connection.execute("pragma user_version").fetchone() == (VERSION,)
+    file.close()
+    new.close()
+    open_file(tmp_path).close()
+
+
+def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite3"
+    write_old_file(path)
+    with sqlite3.connect(path) as old:
+        old.execute("create table events_1 (in_the_way)")
+    old.close()
+    with pytest.raises(OutboxDown, match="events_1"):
+        open_file(tmp_path)
+    old = sqlite3.connect(path)
+    assert old.execute("pragma user_version").fetchone() == (1,)
+    assert old.execute("select count(*) from events").fetchone() == (3,)
+    old.close()
+
+
+def test_scrubbed_it_has_nothing_left_of_what_was_deleted(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    file.connection.execute("insert into endpoints values ('https://deleted.example/', null)")
+    file.connection.execute("delete from endpoints")
+    scrub(file.connection)
+    on_disk = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"deleted" not in on_disk
+    assert (tmp_path / "outbox.sqlite3-wal").stat().st_size == 0
+    reader = sqlite3.connect(tmp_path / "outbox.sqlite3", isolation_level=None)
+    reader.execute("begin")
+    reader.execute("select * from endpoints").fetchall()
+    file.connection.execute("pragma busy_timeout = 0")
+    with pytest.raises(sqlite3.OperationalError, match="in use"):
+        scrub(file.connection)
+    reader.close()
+    file.close()
 
 
 def test_an_empty_file_is_a_new_outbox(tmp_path: Path) -> None:

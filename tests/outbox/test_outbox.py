@@ -1,14 +1,14 @@
 """What every outbox must do, whatever stores it: publish, claim, peek, ack, retry, bury, release, pause."""
 
 import asyncio
-from typing import Protocol
 
 import pytest
 
 from bridge.errors import BridgeError
 from bridge.outbox.outbox import (
+    Erased,
     Fenced,
-    LaneLease,
+    Line,
     Outbox,
     OutboxDown,
     OutboxFull,
@@ -17,30 +17,7 @@ from bridge.outbox.outbox import (
     endpoint_tag,
     lane_name,
 )
-
-A, B = "https://a.example/hook?key=secret", "https://b.example/hook"
-
-
-class Clock(Protocol):
-    now: float
-
-
-def event(sequence: int, endpoint: str = A, call: str = "CA1") -> Outgoing:
-    body = f'{{"n":{sequence},"text":"žluťoučký"}}'.encode()
-    return Outgoing(endpoint, sequence, f"evt_{call}_{sequence}", "transcript.final", body)
-
-
-async def fill(outbox: Outbox, *events: Outgoing, call: str = "CA1") -> None:
-    await outbox.publish(await outbox.own_call(call, "me", b""), events, {})
-
-
-async def claim_one(outbox: Outbox) -> LaneLease:
-    (lane,) = await outbox.claim("me", 10, 30)
-    return lane
-
-
-async def sequences(outbox: Outbox, lane: LaneLease) -> list[int]:
-    return [stored.sequence for stored in await outbox.peek(lane)]
+from tests.outbox.events import A, B, Clock, claim_one, event, fill, sequences
 
 
 def test_a_lane_is_named_by_its_call_and_a_hash_of_its_endpoint() -> None:
@@ -53,6 +30,7 @@ def test_a_full_outbox_is_one_that_is_down() -> None:
     assert issubclass(OutboxFull, OutboxDown)
     assert issubclass(OutboxDown, BridgeError)
     assert issubclass(Fenced, BridgeError)
+    assert issubclass(Erased, Fenced)
 
 
 async def test_a_new_call_begins_with_sequence_1_and_no_watermarks(outbox: Outbox) -> None:
@@ -111,7 +89,7 @@ async def test_a_hole_in_a_sequence_is_refused_with_all_that_came_along(
     outbox: Outbox, sequence: int
 ) -> None:
     lease = await outbox.own_call("CA1", "me", b"")
-    with pytest.raises(ValueError, match=r"event 3|another event"):
+    with pytest.raises(ValueError, match=rf"event {sequence} published"):
         await outbox.publish(lease, [event(1), event(sequence)], {"inbound": 1})
     assert dict((await outbox.own_call("CA1", "me", b"")).watermarks) == {}
     assert (await outbox.stats()).pending == 0
@@ -152,7 +130,7 @@ async def test_a_leased_lane_is_not_leased_again_until_the_lease_ends(outbox: Ou
     for late in (
         outbox.ack(first, 1),
         outbox.retry(first, 1, 1, None, "x"),
-        outbox.bury(first, 1, "x"),
+        outbox.bury(first, 1, None, "x"),
         outbox.peek(first),
     ):
         with pytest.raises(Fenced):
@@ -216,7 +194,7 @@ async def test_bury_goes_on_with_the_next_event_in_the_same_outage(outbox: Outbo
     began = clock.now
     await outbox.retry(await claim_one(outbox), 1, 0, 500, "status 500")
     lane = await claim_one(outbox)
-    await outbox.bury(lane, 1, "status 500")
+    await outbox.bury(lane, 1, 500, "status 500")
     assert await sequences(outbox, lane) == [2]
     await outbox.release(lane)
     lane = await claim_one(outbox)
@@ -232,23 +210,34 @@ async def test_a_lane_in_backoff_does_not_hold_up_another(outbox: Outbox) -> Non
     assert (await claim_one(outbox)).call_sid == "CA2"
 
 
-async def test_claims_keep_to_the_limit_and_to_each_endpoints_share(outbox: Outbox) -> None:
+async def test_claims_keep_to_the_limit_and_to_each_endpoints_room(outbox: Outbox) -> None:
     for n in range(8):
         await fill(outbox, event(1, A, f"CA{n}"), call=f"CA{n}")
     await fill(outbox, event(1, B, "CAb"), call="CAb")
-    first = await outbox.claim("me", 10, 30, per_endpoint=3)
+    assert await outbox.claim("me", 0, 30) == []
+    assert await outbox.claim("me", 10, 30, each=0) == []
+    first = await outbox.claim("me", 10, 30, each=3)
     assert sorted(lane.endpoint for lane in first) == [A, A, A, B]
-    assert await outbox.claim("me", 10, 30, per_endpoint=3) == []
-    assert len(await outbox.claim("me", 2, 30, per_endpoint=100)) == 2
-    assert len(await outbox.claim("you", 10, 30, per_endpoint=3)) == 3, "a share is an owner's"
+    assert len(await outbox.claim("me", 10, 30, each=2)) == 2, "who claims says how much room there is left"
+    assert await outbox.claim("me", 10, 30, room={A: 0}) == []
+    assert await outbox.claim("me", 10, 30, each=0, room={B: 5}) == []
+    assert len(await outbox.claim("me", 10, 30, each=0, room={A: 2})) == 2
+    assert len(await outbox.claim("me", 10, 30)) == 1
 
 
 async def test_the_longest_due_lane_is_claimed_first(outbox: Outbox, clock: Clock) -> None:
-    for n in (2, 1, 3):
-        await fill(outbox, event(1, A, f"CA{n}"), call=f"CA{n}")
+    for n, endpoint in ((2, A), (1, B), (4, A), (3, B)):
+        await fill(outbox, event(1, endpoint, f"CA{n}"), call=f"CA{n}")
         clock.now += 1
-    claimed = [(await outbox.claim("me", 1, 30))[0].call_sid for _ in range(3)]
-    assert claimed == ["CA2", "CA1", "CA3"]
+    claimed = [(await outbox.claim("me", 1, 30))[0].call_sid for _ in range(4)]
+    assert claimed == ["CA2", "CA1", "CA4", "CA3"]
+
+
+async def test_a_few_are_the_longest_due_of_all(outbox: Outbox, clock: Clock) -> None:
+    for n, endpoint in ((2, A), (1, B), (4, A), (3, B)):
+        await fill(outbox, event(1, endpoint, f"CA{n}"), call=f"CA{n}")
+        clock.now += 1
+    assert {lane.call_sid for lane in await outbox.claim("me", 2, 30)} == {"CA2", "CA1"}
 
 
 async def test_a_paused_endpoint_keeps_its_events_and_is_not_claimed(outbox: Outbox) -> None:
@@ -257,7 +246,19 @@ async def test_a_paused_endpoint_keeps_its_events_and_is_not_claimed(outbox: Out
     assert [lane.endpoint for lane in await outbox.claim("me", 10, 30)] == [B]
     await fill(outbox, event(2))
     assert await outbox.next_due() == 30, "only the leased lane of the other endpoint"
+    assert await outbox.next_due(without=[B]) is None
     assert (await outbox.stats()).pending == 3
+
+
+async def test_the_next_due_lane_but_those_of_some_endpoints(outbox: Outbox, clock: Clock) -> None:
+    await fill(outbox, event(1))
+    await outbox.retry(await claim_one(outbox), 1, 5, 500, "status 500")
+    await fill(outbox, event(1, B))
+    assert await outbox.next_due() == 0
+    assert await outbox.next_due(without={B}) == 5
+    assert await outbox.next_due(without={A, B}) is None
+    clock.now += 7
+    assert await outbox.next_due(without={B}) == 0
 
 
 async def test_waking(outbox: Outbox) -> None:
@@ -311,3 +312,57 @@ async def test_a_token_is_spent_once_until_it_expires(outbox: Outbox, clock: Clo
     assert await outbox.spend("n1", clock.now + 60)
     assert not await outbox.spend("n1", clock.now + 60)
     assert await outbox.spend("n2", clock.now + 60)
+
+
+async def test_the_lines_of_a_call_are_stored_once_and_come_back_in_order(outbox: Outbox) -> None:
+    lease = await outbox.own_call("CA1", "me", b"")
+    lines = [Line(n, "inbound", n * 1000, n * 1000 + 500, f"žluťoučký {n}") for n in (1, 2, 3)]
+    await outbox.publish(lease, [], {"inbound": 5}, lines=lines[:2])
+    await outbox.publish(lease, [event(1)], {}, lines=lines[1:])
+    assert await outbox.transcript("CA1") == lines
+    assert await outbox.transcript("CA2") == []
+    await outbox.own_call("CA1", "you", b"")
+    with pytest.raises(Fenced):
+        await outbox.publish(lease, [], {}, lines=[Line(4, "inbound", 0, 1, "late")])
+    assert await outbox.transcript("CA1") == lines
+
+
+async def test_lines_stay_until_their_call_has_ended_and_then_as_long_as_bodies(
+    outbox: Outbox, clock: Clock
+) -> None:
+    lease = await outbox.own_call("CA1", "me", b"")
+    await outbox.publish(lease, [], {}, lines=[Line(1, "inbound", 0, 1, "one")])
+    clock.now += 1000
+    await outbox.purge(body_age_s=10, call_age_s=1e9)
+    assert len(await outbox.transcript("CA1")) == 1
+    await outbox.publish(lease, [], {}, lines=[Line(2, "inbound", 1, 2, "two")], ended=True)
+    clock.now += 9
+    await outbox.purge(body_age_s=10, call_age_s=1e9)
+    assert len(await outbox.transcript("CA1")) == 2
+    clock.now += 2
+    await outbox.purge(body_age_s=10, call_age_s=1e9)
+    assert await outbox.transcript("CA1") == []
+
+
+async def test_an_erased_call_has_no_lines(outbox: Outbox) -> None:
+    lease = await outbox.own_call("CA1", "me", b"about")
+    await outbox.publish(lease, [], {}, lines=[Line(1, "inbound", 0, 1, "one")])
+    await outbox.erase("CA1")
+    assert await outbox.transcript("CA1") == []
+    later = await outbox.own_call("CA1", "you", b"more")
+    assert (later.ended, later.erased, later.meta) == (True, True, b"")
+
+
+async def test_the_first_meta_stays(outbox: Outbox) -> None:
+    assert (await outbox.own_call("CA1", "me", b"")).meta == b""
+    assert (await outbox.own_call("CA1", "me", b"first")).meta == b"first"
+    lease = await outbox.own_call("CA1", "you", b"second")
+    assert (lease.meta, lease.ended, lease.erased) == (b"first", False, False)
+
+
+async def test_a_call_can_be_taken_from_a_certain_owner_only(outbox: Outbox) -> None:
+    assert (await outbox.own_call("CA1", "new", b"", only_from="dead")).epoch == 1, "nobody had it"
+    with pytest.raises(Fenced, match="CA1"):
+        await outbox.own_call("CA1", "newer", b"", only_from="dead")
+    assert (await outbox.own_call("CA1", "new", b"", only_from="dead")).epoch == 2, "asked again"
+    assert (await outbox.own_call("CA1", "newer", b"", only_from="new")).epoch == 3

@@ -116,6 +116,43 @@ async def test_only_leases_may_be_committed_without_waiting_for_the_disk(writer:
     assert both[-1] == 2
 
 
+async def test_the_file_is_scrubbed_after_the_commit_of_who_asks_for_it(
+    tmp_path: Path, writer: Writer
+) -> None:
+    await writer.run(partial(put, "https://deleted.example/"))
+    both = await asyncio.gather(
+        writer.run(partial(put, "kept")),
+        writer.run(
+            lambda db: db.execute("delete from endpoints where endpoint like '%deleted%'").rowcount,
+            scrub=True,
+        ),
+    )
+    assert list(both) == ["kept", 1]
+    for name in ("outbox.sqlite3", "outbox.sqlite3-wal"):
+        assert b"deleted" not in (tmp_path / name).read_bytes()
+    assert await writer.run(names) == ["kept"]
+
+
+async def test_who_asks_for_a_scrub_is_told_that_it_failed_and_nobody_else(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("no temporary directory")
+
+    monkeypatch.setattr(writer_module, "scrub", refuse)
+    outcomes = await asyncio.gather(
+        writer.run(partial(put, "a")),
+        writer.run(partial(put, "b"), scrub=True),
+        writer.run(fail, scrub=True),
+        return_exceptions=True,
+    )
+    assert outcomes[0] == "a"
+    assert isinstance(outcomes[1], OutboxDown)
+    assert "no temporary directory" in str(outcomes[1])
+    assert isinstance(outcomes[2], KeyError)
+    assert await writer.run(names) == ["a", "b"], "what it did is done"
+
+
 async def test_too_many_waiting_operations_are_refused(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

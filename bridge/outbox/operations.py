@@ -1,0 +1,260 @@
+"""What the SQLite outbox does for operators: listings, replays, erasure, and what is past its time.
+
+Every function runs inside a transaction; `now` is seconds since 1970. What may be much is done in
+several bites, each in its own transaction, so that publishes get their turn in between.
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from bridge.outbox.outbox import REPLAY, Record, Selection, State, endpoint_tag, lane_name
+
+SCAN = 20_000
+"""Events that one look goes through where no index helps: some 10 ms."""
+
+BITE = 500
+"""Events that a replay moves in one transaction: some 10 ms."""
+
+ANY: frozenset[State] = frozenset(("pending", "done", "dead", "erased"))
+_DEAD: frozenset[State] = frozenset(("dead",))
+_SETTLED: frozenset[State] = frozenset(("dead", "done"))
+
+_BY_ID = "events cross join lanes using (lane) where event_id in (select value from json_each(:event_ids))"
+_BY_CALL = "lanes cross join events using (lane) where call_sid = :call_sid"
+_BY_STATE: dict[State, str] = {
+    "dead": "events cross join lanes using (lane) where state = 'dead' and serial >= :low and serial < :high",
+    "pending": "lanes cross join events on events.lane = lanes.lane and position >= head where head < next",
+}
+_ONE_BY_ONE = "events cross join lanes using (lane) where serial >= :low and serial < :high"
+
+# The plus signs keep SQLite from another index than that of the source.
+_SELECTED = """
+    and +serial >= :low and +serial < :high and +state in (select value from json_each(:states))
+    and (:call_sid = '' or +call_sid = :call_sid) and (:endpoint = '' or +endpoint = :endpoint)
+    and (:since is null or created_at >= :since) and (:until is null or created_at < :until)
+    and (:event_ids = '[]' or +event_id in (select value from json_each(:event_ids)))
+    and (not :kept or body is not null)"""
+
+
+def records(
+    db: sqlite3.Connection, *, selection: Selection, limit: int, before: int | None
+) -> tuple[list[Record], int | None]:
+    """Selected events, the last stored first, and the serial to go on before; None at the end."""
+    end = _end(db)
+    high = end if before is None else min(before, end)
+    states = selection.states or ANY
+    low = max(0, high - SCAN) if _scans(selection, states) else 0
+    serials, values = _serials(db, selection, states, low, high)
+    rows = db.execute(
+        f"""select serial, event_id, endpoint, call_sid, sequence, type, state, lane, body is not null,
+              lower(hex(sha256)), created_at, delivered_at, tries, last_status, last_error,
+              case when state = 'pending' and position = head then due_at end
+            from events join lanes using (lane)
+            where serial in ({serials} order by serial desc limit :limit) order by serial desc""",  # noqa: S608 - constants
+        values | {"limit": limit},
+    ).fetchall()
+    found = [Record(*(*row[:7], row[7].endswith(REPLAY), bool(row[8]), *row[9:])) for row in rows]
+    return found, low if low and len(found) < limit else None
+
+
+def hasten(db: sqlite3.Connection, *, selection: Selection, now: float) -> tuple[int, int]:
+    """Begin a replay: lanes of selected pending events become due, a named endpoint is paused no more.
+
+    How many events these are, and the serial that the next one will have: it is no part of this replay.
+    """
+    count = 0
+    if "pending" in (selection.states or ANY):
+        serials, values = _serials(db, selection, {"pending"}, 0, _end(db))
+        waiting = db.execute(
+            f"""select lane, endpoint, count(*) from events join lanes using (lane)
+                where serial in ({serials}) group by lane""",  # noqa: S608 - constants
+            values,
+        ).fetchall()
+        count = sum(events for _, _, events in waiting)
+        _make_due(db, ((lane, endpoint) for lane, endpoint, _ in waiting), now)
+    if selection.endpoint:
+        _resume(db, _endpoint(db, selection.endpoint))
+    return count, _end(db)
+
+
+def replay(
+    db: sqlite3.Connection, *, selection: Selection, first: int, end: int, now: float
+) -> tuple[int, int | None]:
+    """Move selected settled events, from serial `first` to below `end`, into their calls' lanes of replays.
+
+    How many were moved, and the serial to go on from; None at the end.
+    """
+    states = (selection.states or _DEAD) & _SETTLED
+    if not states:
+        return 0, None
+    high = min(end, first + SCAN) if _scans(selection, states) else end
+    serials, values = _serials(db, selection, states, first, high, kept=True)
+    # An event keeps its serial, so this is the order of each call.
+    rows = db.execute(
+        f"""select serial, endpoint, call_sid from events join lanes using (lane)
+            where serial in ({serials} order by serial limit :limit) order by serial""",  # noqa: S608 - constants
+        values | {"limit": BITE},
+    ).fetchall()
+    touched = {}
+    for serial, endpoint, call_sid in rows:
+        lane = lane_name(endpoint, call_sid) + REPLAY
+        touched[lane] = endpoint
+        db.execute(
+            """insert into lanes (lane, endpoint, call_sid, next, due_at) values (?, ?, ?, 2, ?)
+               on conflict (lane) do update set next = next + 1""",
+            (lane, endpoint, call_sid, now),
+        )
+        db.execute(
+            """update events set lane = ?, position = (select next - 1 from lanes where lane = ?),
+                 state = 'pending', delivered_at = null where serial = ?""",
+            (lane, lane, serial),
+        )
+    _make_due(db, touched.items(), now)
+    following = rows[-1][0] + 1 if len(rows) == BITE else high
+    return len(rows), following if following < end else None
+
+
+def erase(db: sqlite3.Connection, *, call_sid: str) -> int:
+    """Remove the bodies of a call, and fence off who owns or delivers it; how many bodies.
+
+    Raises `LookupError` for a call that is not known.
+    """
+    known = db.execute(
+        "update calls set erased = 1, ended = 1, spoken = 0, epoch = epoch + 1, meta = x'' where call_sid = ?",
+        (call_sid,),
+    )
+    if not known.rowcount:
+        raise LookupError(call_sid)
+    db.execute("delete from lines where call_sid = ?", (call_sid,))
+    db.execute(
+        """update lanes set head = next, attempts = 0, first_failure = null, lease_by = null, epoch = epoch + 1
+           where call_sid = ?""",
+        (call_sid,),
+    )
+    return db.execute(
+        """update events set body = null, state = case state when 'pending' then 'erased' else state end
+           where lane in (select lane from lanes where call_sid = ?) and body is not null""",
+        (call_sid,),
+    ).rowcount
+
+
+def purge(db: sqlite3.Connection, *, bodies_until: float, calls_until: float, limit: int) -> bool:
+    """Remove bodies delivered, and calls begun, up to these times; whether there may be more.
+
+    `limit` holds for the bodies, and again for the rows of calls, as a call may be long.
+    """
+    bodies = db.execute(
+        """update events set body = null where serial in
+             (select serial from events where state = 'done' and body is not null and delivered_at <= ?
+              order by delivered_at limit ?)""",
+        (bodies_until, limit),
+    ).rowcount
+    silent = _remove_lines(db, bodies_until, limit)
+    settled = db.execute(
+        """select call_sid from calls where created_at <= ? and not exists
+             (select 1 from lanes where lanes.call_sid = calls.call_sid and head < next)
+           order by created_at limit ?""",
+        (calls_until, limit),
+    ).fetchall()
+    rows = 0
+    for (call_sid,) in settled:
+        rows += db.execute(
+            """delete from events where serial in
+                 (select serial from lanes cross join events using (lane) where call_sid = ? limit ?)""",
+            (call_sid, limit - rows),
+        ).rowcount
+        if rows >= limit:
+            break
+        _remove_call(db, call_sid)
+        rows += 1
+    return limit in (bodies, silent, rows)
+
+
+def _remove_lines(db: sqlite3.Connection, until: float, limit: int) -> int:
+    """Remove the transcripts of calls that ended until then; of how many calls."""
+    ended = db.execute(
+        "select call_sid from calls where ended and spoken and seen_at <= ? order by seen_at limit ?",
+        (until, limit),
+    ).fetchall()
+    db.executemany("delete from lines where call_sid = ?", ended)
+    db.executemany("update calls set spoken = 0 where call_sid = ?", ended)
+    return len(ended)
+
+
+def _remove_call(db: sqlite3.Connection, call_sid: str) -> None:
+    endpoints = db.execute("select distinct endpoint from lanes where call_sid = ?", (call_sid,)).fetchall()
+    for table in ("lanes", "watermarks", "lines", "calls"):
+        db.execute(f"delete from {table} where call_sid = ?", (call_sid,))  # noqa: S608 - one of these four
+    db.executemany(
+        """delete from endpoints where endpoint = ?
+             and not exists (select 1 from lanes where lanes.endpoint = endpoints.endpoint)""",
+        endpoints,
+    )
+
+
+def _make_due(db: sqlite3.Connection, lanes: Iterable[tuple[str, str]], now: float) -> None:
+    for lane, endpoint in lanes:
+        db.execute(
+            """update lanes set due_at = ?, attempts = 0, first_failure = null
+               where lane = ? and lease_by is null""",
+            (now, lane),
+        )
+        _resume(db, endpoint)
+
+
+def _resume(db: sqlite3.Connection, endpoint: str | None) -> None:
+    db.execute("update endpoints set paused = null where endpoint = ? and paused is not null", (endpoint,))
+
+
+def _end(db: sqlite3.Connection) -> int:
+    """The serial that the next event will have."""
+    (last,) = db.execute("select coalesce(max(serial), 0) from events").fetchone()
+    return int(last) + 1
+
+
+def _endpoint(db: sqlite3.Connection, named: str) -> str | None:
+    """The endpoint of that URL or tag; None if there is none."""
+    for (endpoint,) in db.execute("select endpoint from endpoints"):
+        if named in (endpoint, endpoint_tag(endpoint)):
+            return str(endpoint)
+    return None
+
+
+def _scans(selection: Selection, states: Collection[State]) -> bool:
+    """Whether one event after the other has to be looked at."""
+    return not (selection.event_ids or selection.call_sid or set(states) <= _BY_STATE.keys())
+
+
+def _serials(
+    db: sqlite3.Connection,
+    selection: Selection,
+    states: Collection[State],
+    low: int,
+    high: int,
+    *,
+    kept: bool = False,
+) -> tuple[str, dict[str, Any]]:
+    """A query for the serials of selected events, from `low` to below `high`, and the values it needs."""
+    endpoint = selection.endpoint and _endpoint(db, selection.endpoint)
+    values = {
+        "event_ids": json.dumps(selection.event_ids),
+        "call_sid": selection.call_sid,
+        "endpoint": endpoint,
+        "states": json.dumps(sorted(states)),
+        "since": selection.since,
+        "until": selection.until,
+        "kept": kept,
+        "low": low,
+        "high": low if endpoint is None else high,
+    }
+    if selection.event_ids:
+        sources = [_BY_ID]
+    elif selection.call_sid:
+        sources = [_BY_CALL]
+    elif _scans(selection, states):
+        sources = [_ONE_BY_ONE]
+    else:
+        sources = [_BY_STATE[state] for state in states]
+    return " union all ".join(f"select serial from {source} {_SELECTED}" for source in sources), values  # noqa: S608 - constants

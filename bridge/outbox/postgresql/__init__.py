@@ -1,0 +1,1 @@
+"""The outbox of many machines, kept in PostgreSQL."""

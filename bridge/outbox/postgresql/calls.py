@@ -1,0 +1,111 @@
+"""What the PostgreSQL outbox does for the owner of a call: fencing, events, watermarks.
+
+`at` is the time in seconds since 1970, or None for the database's. One round trip and one commit each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from bridge.outbox.outbox import CallLease, Erased, Fenced, Line, Outgoing, lane_name
+from bridge.outbox.postgresql.pool import Connection, as_json
+
+REFUSED = "WB001"
+"""The SQLSTATE of a hole in a sequence, or of another event under a used one, in schema.sql."""
+
+SWEEP = 100
+"""Expired tokens that are removed for each one that is spent."""
+
+
+async def own(
+    connection: Connection, *, call_sid: str, owner: str, meta: bytes, only_from: str, at: float | None
+) -> CallLease:
+    """Take the call over: the epoch goes up by one. Raises `Fenced` if it is not `only_from`'s to take."""
+    row = await connection.fetchrow(
+        "select * from whisper_bridge.own_call($1, $2, $3, $4, $5)", at, call_sid, owner, meta, only_from
+    )
+    epoch, following, watermarks, ended, erased, known = row
+    if epoch is None:
+        raise Fenced.call(call_sid)
+    return CallLease(call_sid, owner, epoch, following, msgspec.json.decode(watermarks), ended, erased, known)
+
+
+async def publish(
+    connection: Connection,
+    *,
+    lease: CallLease,
+    events: Sequence[Outgoing],
+    watermarks: Mapping[str, int],
+    lines: Sequence[Line],
+    ended: bool,
+    at: float | None,
+) -> None:
+    """Store all of it, unless the call has a newer owner (`Fenced`) or was erased (`Erased`)."""
+    stored = [_stored(lease.call_sid, event) for event in events]
+    stored.sort(key=itemgetter("lane"))  # who locks several lanes does so in this order
+    try:
+        refused = await connection.fetchval(
+            "select whisper_bridge.publish($1, $2, $3, $4, $5, $6, $7)",
+            at,
+            lease.call_sid,
+            lease.epoch,
+            ended,
+            as_json(stored),
+            as_json(watermarks),
+            as_json([_without_nul(line) for line in lines]),
+        )
+    except Exception as error:
+        if getattr(error, "sqlstate", None) == REFUSED:
+            raise ValueError(str(error)) from None
+        raise
+    if refused == "erased":
+        raise Erased(f"The call {lease.call_sid} was erased.")
+    if refused:
+        raise Fenced.call(lease.call_sid)
+
+
+async def transcript(connection: Connection, *, call_sid: str) -> list[Line]:
+    """The lines stored of a call."""
+    rows = await connection.fetch(
+        """select number, track, start_ms, end_ms, text from whisper_bridge.lines
+           where call_sid = $1 order by number""",
+        call_sid,
+    )
+    return [Line(*row) for row in rows]
+
+
+async def spend(connection: Connection, *, nonce: str, expires: float, at: float | None) -> bool:
+    """Remember a stream token's nonce until it expires; False if it is known."""
+    spent = await connection.fetchval(
+        """with swept as (
+              delete from whisper_bridge.spent where nonce in (
+                select nonce from whisper_bridge.spent where expires <= whisper_bridge.now($1) and nonce <> $2
+                order by expires limit $4 for update skip locked))
+            insert into whisper_bridge.spent as known values ($2, $3)
+            on conflict (nonce) do update set expires = excluded.expires where known.expires <= whisper_bridge.now($1)
+            returning 1""",
+        at,
+        nonce,
+        expires,
+        SWEEP,
+    )
+    return spent is not None
+
+
+def _stored(call_sid: str, event: Outgoing) -> dict[str, Any]:
+    return {
+        "lane": lane_name(event.endpoint, call_sid),
+        "endpoint": event.endpoint,
+        "sequence": event.sequence,
+        "event_id": event.event_id,
+        "type": event.type,
+        "body": event.body.hex(),
+    }
+
+
+def _without_nul(line: Line) -> Line:
+    """PostgreSQL has texts without it only; nobody said it."""
+    return replace(line, text=line.text.replace("\0", "")) if "\0" in line.text else line
