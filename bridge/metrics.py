@@ -39,13 +39,22 @@ TICK_SECONDS = Histogram(
 WHISPER_CONNECTS = Counter("bridge_whisper_connects_total", "Attempts to open a Whisper socket.", ["result"])
 WHISPER_OPEN = Gauge("bridge_whisper_sockets_open", "Whisper sockets open now.")
 WHISPER_DROPS = Counter(
-    "bridge_whisper_drops_total", "Whisper sockets lost before their session ended.", ["cause"]
+    "bridge_whisper_drops_total",
+    "Whisper sockets lost before their session ended, by what gave them up.",
+    ["cause"],
+)
+WHISPER_FAILOVERS = Counter(
+    "bridge_whisper_failovers_total", "Sessions that turned to the fallback, and back to the first.", ["to"]
 )
 WHISPER_MESSAGES = Counter("bridge_whisper_messages_total", "Messages from Whisper.", ["type"])
 EVENTS_DROPPED = Counter(
     "bridge_events_dropped_total", "Gaps and digits given up because the outbox is behind."
 )
 FINALS = Counter("bridge_finals_total", "Final transcripts published.", ["track"])
+FINALS_SUSPECT = Counter("bridge_finals_suspect_total", "Reasons to doubt a final.", ["reason"])
+FINALS_DROPPED = Counter(
+    "bridge_finals_dropped_total", "Finals not published because of transcript.drop_suspect.", ["reason"]
+)
 
 # Outbox
 OUTBOX_PENDING = Gauge("bridge_outbox_pending", "Events that are not yet delivered.")
@@ -61,10 +70,19 @@ OUTBOX_PUBLISH_SECONDS = Histogram(
 )
 
 # Webhook
+LANES = Counter(
+    "bridge_webhook_lanes_total",
+    "Lanes taken up (claimed), and of these lost to a newer owner (fenced) or left to the end of their lease (left).",
+    ["what"],
+)
+BREAKERS_OPEN = Gauge(
+    "bridge_webhook_breakers_open", "Endpoints taken to be down: one lane tries now and then."
+)
+POSTS_OPEN = Gauge("bridge_webhook_posts_open", "POSTs under way now, partials not counted.")
 DELIVERIES = Counter("bridge_webhook_deliveries_total", "Attempts to deliver an event.", ["result"])
 DELIVERY_ADDED_SECONDS = Histogram(
     "bridge_webhook_added_seconds",
-    "Time from an event's publication to its first POST.",
+    "Time from an event's publication to its first POST, replays not counted.",
     buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 1, 5, 60, 600),
 )
 PARTIALS = Counter("bridge_webhook_partials_total", "Partial transcripts by what became of them.", ["result"])

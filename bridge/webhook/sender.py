@@ -30,6 +30,8 @@ ANSWER_BYTES = 4096
 ANSWER_S = 0.5
 """As long may that take once the status is known."""
 
+REPLAYED = {"bridge-replay": "1"}
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -108,11 +110,15 @@ class Sender:
     ) -> None:
         await self.close()
 
-    async def post(self, endpoint: str, event_id: str, body: bytes) -> Outcome:
-        """Send `body` once, signed now with every secret of the endpoint. Whatever goes wrong is an `Outcome`."""
+    async def post(self, endpoint: str, event_id: str, body: bytes, *, replay: bool = False) -> Outcome:
+        """Send `body` once, signed now with every secret of the endpoint. Whatever goes wrong is an `Outcome`.
+
+        `replay` marks it as sent again on an operator's request.
+        """
         try:
             target = self._targets.check_url(endpoint)
-            return await self._post(target, self._sign(endpoint, event_id, body), body)
+            headers = self._sign(endpoint, event_id, body) | (REPLAYED if replay else {})
+            return await self._post(target, headers, body)
         except ConfigError as error:
             return Outcome(error=str(error))
         except TimeoutError:

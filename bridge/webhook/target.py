@@ -8,6 +8,7 @@ socket connects to; that check also covers IP literals, for which aiohttp asks n
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,9 @@ NOT_PUBLIC = tuple(
     )
 )
 """What `is_global` does not refuse in every version of Python."""
+
+NAME = re.compile(r"([a-z0-9_-]+\.)*[0-9_-]*[a-z][a-z0-9_-]*\.?")
+"""A host that may be looked up, in lower case and IDNA: no escapes, and its last label is no number."""
 
 LOOKUP_THREADS = 16
 """Names that may be looked up at a time: own threads, so that a dead name server holds up nothing else."""
@@ -78,6 +82,8 @@ class Targets:
         address = _literal(target.url.raw_host or "")
         if address is not None:
             self.check_address(address, inside_only=target.inside_only)
+        elif not NAME.fullmatch((target.url.raw_host or "").lower()):
+            raise TargetRefused(f"The webhook URL's host {host} is not a name: write https://host/path.")
         elif target.inside_only and not self._allow:
             raise TargetRefused(_outside(host))
         return target

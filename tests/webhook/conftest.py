@@ -107,6 +107,7 @@ class Line:
         self.outbox = Sqlite(directory, self.clock)
         self.delivery: Delivery | None = None
         self.secrets = [SECRET]
+        self.targets = LOOPBACK
 
     def clock(self) -> float:
         return time.time() + self.ahead
@@ -115,13 +116,14 @@ class Line:
         self.delivery = Delivery(
             self.outbox,
             lambda _: self.secrets,
-            LOOPBACK,
+            self.targets,
             clock=self.clock,
+            monotonic=lambda: time.monotonic() + self.ahead,
             jitter=lambda: 0.5,
             in_flight=in_flight,
             per_endpoint=per_endpoint,
         )
-        self.delivery._sender._clock = time.time  # receivers refuse signatures from the future
+        self.delivery._means.sender._clock = time.time  # receivers refuse signatures from the future
         await self.delivery.start()
 
     async def stop(self, grace_s: float = 3.0) -> None:
@@ -145,6 +147,17 @@ class Line:
         async with asyncio.timeout(10):
             while not await reached():
                 await asyncio.sleep(0.002)
+
+    async def until_idle(self) -> None:
+        """Wait until no lane is in work and the pump sleeps."""
+
+        async def reached() -> bool:
+            assert self.delivery is not None
+            before = self.delivery._lanes or self.outbox.wake.is_set()
+            await self.outbox.stats()  # answered after what the pump may have asked before
+            return not (before or self.delivery._lanes or self.outbox.wake.is_set())
+
+        await self.until(reached)
 
     async def failed(self, attempts: int) -> None:
         """Wait until some lane's head failed so often and was handed back."""

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 from bridge.outbox.outbox import OutboxDown
 from bridge.outbox.sqlite import Sqlite
 from bridge.webhook import delivery as delivery_module
+from bridge.webhook.breaker import UNPROVEN
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -132,11 +134,15 @@ async def test_no_more_than_one_post_per_lane_and_the_endpoints_share_at_a_time(
     line: Any, receiver: Any
 ) -> None:
     now, most = 0, 0
+    all_there = asyncio.Event()
 
     async def slow(_: Any) -> web.StreamResponse:
         nonlocal now, most
         now += 1
         most = max(most, now)
+        if now == 5:
+            all_there.set()
+        await all_there.wait()
         await asyncio.sleep(0.01)
         now -= 1
         return web.Response()
@@ -182,6 +188,148 @@ async def test_410_pauses_the_endpoint_until_the_next_start_and_keeps_its_events
     await line.start()
     await line.settled()
     assert sorted(receiver.ids("/gone")) == sorted(ids("CA1", 1, 1, 2) + ids("CA2", 1))
+
+
+async def publish_calls(line: Any, endpoint: str, calls: range, *sequences: int) -> None:
+    await asyncio.gather(*(line.publish(f"CA{call}", endpoint, *sequences) for call in calls))
+
+
+async def test_an_endpoint_that_is_down_gets_one_probe_at_a_time_and_is_let_back_slowly(
+    line: Any, receiver: Any
+) -> None:
+    async def away(_: Any) -> web.StreamResponse:
+        return web.Response(status=503)
+
+    receiver.answers["/down"] = away
+    await publish_calls(line, receiver.url("/down"), range(100), 1, 2)
+    with capture_logs() as logs:
+        await line.start()
+        await line.until_idle()
+        assert len(receiver.at("/down")) <= UNPROVEN
+        sent = len(receiver.at("/down"))
+        for wait_s in (5, 10):
+            await line.publish(f"CAwell{wait_s}", receiver.url("/well"), 1)
+            await receiver.until(lambda: f"evt_CAwell{wait_s}_1" in receiver.ids("/well"))  # noqa: B023 - awaited here
+            assert len(receiver.at("/down")) == sent
+            line.advance(wait_s)
+            sent += 1
+            await receiver.count(sent, "/down")
+            await line.until_idle()
+        await line.delivery.measure()
+        assert REGISTRY.get_sample_value("bridge_webhook_breakers_open") == 1
+        assert len(receiver.at("/down")) == sent
+        del receiver.answers["/down"]
+        line.advance(20)
+        began = time.perf_counter()
+        await line.settled()
+    assert time.perf_counter() - began > 1.5, "100 lanes at 50 a second, less the first few"
+    for call in range(100):
+        of_call = [received for received in receiver.ids("/down") if f"_CA{call}_" in received]
+        assert list(dict.fromkeys(of_call)) == ids(f"CA{call}", 1, 2)
+    of_endpoint = [entry for entry in logs if entry["event"].startswith("endpoint_")]
+    assert [entry["event"] for entry in of_endpoint] == ["endpoint_breaker_open", "endpoint_recovered"]
+    assert all(entry["host"] == "127.0.0.1" and len(entry["endpoint"]) == 16 for entry in of_endpoint)
+    assert of_endpoint[0]["error"] == "status 503"
+
+
+async def test_attempts_do_not_count_while_the_endpoint_is_down(line: Any, receiver: Any) -> None:
+    receiver.status("/hook", *[503] * 1000)
+    await line.start()
+    await publish_calls(line, receiver.url(), range(60), 1)
+    await line.until_idle()
+    sent = len(receiver.received)
+    for call in range(60, 80):
+        await line.publish(f"CA{call}", receiver.url(), 1)
+        line.outbox.wake.set()
+    await line.until_idle()
+    assert len(receiver.received) == sent
+    assert await line.outbox._writer.run(attempts) == sent
+
+
+def attempts(db: sqlite3.Connection) -> int:
+    total: int = db.execute("select sum(attempts) from lanes").fetchone()[0]
+    return total
+
+
+async def test_a_hanging_endpoint_gets_40_posts_and_no_more(line: Any, receiver: Any) -> None:
+    receiver.answers["/hang"] = hang
+    await publish_calls(line, receiver.url("/hang"), range(100), 1)
+    await line.start()
+    await receiver.count(UNPROVEN, "/hang")
+    await line.publish("CAwell", receiver.url("/well"), *range(1, 20))
+    await receiver.count(19, "/well")
+    assert len(receiver.at("/hang")) == UNPROVEN
+    await line.stop(grace_s=0.05)
+
+
+async def test_an_endpoint_that_accepts_gets_its_whole_share(line: Any, receiver: Any) -> None:
+    blocked = asyncio.Event()
+
+    async def slow(_: Any) -> web.StreamResponse:
+        # What is accepted now and then is what makes room.
+        if len(receiver.received) % 20:
+            await blocked.wait()
+        return web.Response()
+
+    receiver.answers["/hook"] = slow
+    await publish_calls(line, receiver.url(), range(130), 1)
+    await line.start()
+    await receiver.count(100)
+    assert len(receiver.received) <= 106, "100 at a time, and those that were accepted"
+    blocked.set()
+    await line.settled()
+
+
+async def test_a_pump_with_nothing_to_do_sleeps_until_the_breaker_moves(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.status("/hook", *[503] * 40)
+    await line.start()
+    await publish_calls(line, receiver.url(), range(50), 1)
+    await line.until_idle()
+    claim, claims = line.outbox.claim, itertools.count()
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        next(claims)
+        return await claim(*args, **more)
+
+    monkeypatch.setattr(line.outbox, "claim", counted)
+    await asyncio.sleep(0.2)
+    assert next(claims) <= 1
+
+
+async def test_a_breaker_that_moves_while_the_outbox_is_asked_is_not_slept_over(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.status("/hook", *[503] * 40)
+    await line.start()
+    await publish_calls(line, receiver.url(), range(50), 1)
+    await line.until_idle()
+    sent, claim = len(receiver.received), line.outbox.claim
+
+    async def slow(*args: Any, **more: Any) -> Any:
+        leases = await claim(*args, **more)
+        if more["room"] == {receiver.url(): 0}:
+            line.ahead += 5
+        return leases
+
+    monkeypatch.setattr(line.outbox, "claim", slow)
+    line.outbox.wake.set()
+    await receiver.count(sent + 1)
+
+
+async def test_nothing_is_remembered_of_an_endpoint_that_is_well(line: Any, receiver: Any) -> None:
+    await line.start()
+    for n in range(30):
+        await line.publish("CA1", receiver.url(f"/{n}"), 1)
+    await line.settled()
+    await line.until_idle()
+    line.outbox.wake.set()
+
+    async def forgotten() -> bool:
+        return not line.delivery._breakers
+
+    await line.until(forgotten)
 
 
 async def test_after_72_hours_the_event_is_buried_and_the_lane_goes_on(line: Any, receiver: Any) -> None:
@@ -277,10 +425,10 @@ async def test_a_mistake_of_ours_leaves_the_lane_to_its_lease_and_the_others_alo
             raise KeyError("a mistake")
         return await peek(lane, limit)
 
-    async def wrong_once() -> Any:
+    async def wrong_once(**more: Any) -> Any:
         if not next(mistakes):
             raise KeyError("another")
-        return await next_due()
+        return await next_due(**more)
 
     monkeypatch.setattr(line.outbox, "peek", wrong)
     monkeypatch.setattr(line.outbox, "next_due", wrong_once)

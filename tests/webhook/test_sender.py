@@ -40,6 +40,13 @@ async def test_what_a_post_carries(sender: Sender, receiver: Any) -> None:
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 5
     assert headers["content-length"] == str(len(BODY))
     assert "cookie" not in headers
+    assert "bridge-replay" not in headers
+
+
+async def test_what_is_sent_again_on_request_says_so(sender: Sender, receiver: Any) -> None:
+    assert (await sender.post(receiver.url(), "evt_1", BODY, replay=True)).accepted
+    (received,) = receiver.received
+    assert received.headers["bridge-replay"] == "1"
 
 
 async def test_the_signature_is_standard_webhooks_own() -> None:

@@ -3,12 +3,16 @@
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from yarl import URL
 
+from bridge.webhook import target
 from bridge.webhook.sender import Sender
-from bridge.webhook.target import Names, TargetRefused, Targets, is_public
+from bridge.webhook.target import Names, Network, Target, TargetRefused, Targets, is_public
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PUBLIC = Targets()
@@ -98,7 +102,61 @@ HOSTILE = [
     "https://[::1/",
     "https://[not-an-address]/",
     "https://xn--/",
+    # Digits and dots that IDNA folds into ASCII, letters too.
+    "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/",
+    "https://127\u30020\uff0e0\uff611/",
+    "https://\u24dbocalhost/",
+    "https://localho\u017ft/",
+    # The metadata service of a cloud, in every spelling.
+    "https://169.254.169.254./",
+    "http://169.254.169.254:PORT/",
+    "https://0251.0376.0251.0376/",
+    "https://0xa9fea9fe/",
+    "https://0xa9.254.0251.254/",
+    "https://2852039166/",
+    "https://[::ffff:a9fe:a9fe]/",
+    "https://[64:ff9b::a9fe:a9fe]/",
+    "https://[2002:a9fe:a9fe::]/",
+    "https://[fe80::a9fe:a9fe%25lo]/",
+    "https://[fd00:ec2::254]/",
+    "https://100.100.100.200/",
+    # Loopback again.
+    "https://0x7f.0x0.0x0.0x1/",
+    "https://017700000001/",
+    "https://127.000.000.001/",
+    "https://127.255.255.254/",
+    "https://[0:0:0:0:0:0:0:1]/",
+    "https://[0:0:0:0:0:ffff:7f00:1]/",
+    "https://[::ffff:0:127.0.0.1]/",
+    "https://[::ffff:127.0.0.1%25lo]/",
+    "https://[::1%25lo]/",
+    "https://localhost../",
+    "https://127.0.0.1../",
+    "https://a.b.localhost./",
+    # Hosts that are no names.
+    "https://%31%32%37.0.0.1/",
+    "https://127.0.0.1%00.example.com/",
+    "https://127.0.0.1%23.example.com/",
+    "https://example.com%2f.127.0.0.1/",
+    "https://example.com%40127.0.0.1/",
+    "https://localhost%E3%80%82/",
+    "https://127.0.0.1,example.com/",
+    "https://256.256.256.256/",
+    "https://0.0.0.0.0/",
+    "https://4294967297/",
+    "https://[v1.fe80::a+en1]/",
+    "https://-/",
 ]
+
+NAMES_OF_LOOPBACK = [
+    "https://metadata.google.internal/",
+    "https://127.0.0.1.nip.io/",
+    "https://ip6-localhost/",
+    "https://\u0661\u0662\u0667.\u0660.\u0660.\u0661.example/",
+    "https://xn--lcalhost-54a/",
+    "https://example.com:8443/",
+]
+"""Their text is in order: the resolver of the test says that they are 127.0.0.1."""
 
 
 class Listener:
@@ -109,17 +167,46 @@ class Listener:
 
 @pytest.fixture
 async def listener() -> Any:
+    """On every address of this machine, also of IPv6 if it has that."""
     listener = Listener()
 
     def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         listener.connections += 1
         writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    listener.port = server.sockets[0].getsockname()[1]
-    yield listener
-    server.close()
-    await server.wait_closed()
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as bound:
+        server = await asyncio.start_server(connected, sock=bound)
+        listener.port = bound.getsockname()[1]
+        yield listener
+        server.close()
+        await server.wait_closed()
+
+
+class Unread(Targets):
+    """Does not look at the text, and sends everything to the listener's port."""
+
+    def __init__(self, listener: Listener, allow: Sequence[Network] = ()) -> None:
+        super().__init__(allow)
+        self._port = listener.port
+
+    def check_url(self, url: str) -> Target:
+        return Target(URL(url.replace("PORT", "1")).with_port(self._port), inside_only=False)
+
+
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The families of the sockets that were opened to connect with."""
+    opened: list[str] = []
+
+    class Counted(socket.socket):
+        def __init__(self, family: int, *args: Any) -> None:
+            opened.append(socket.AddressFamily(family).name)
+            super().__init__(family, *args)
+
+    monkeypatch.setattr(target, "socket", SimpleNamespace(**vars(socket) | {"socket": Counted}))
+    return opened
 
 
 def to_loopback(_host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
@@ -138,18 +225,50 @@ def test_hostile_urls_are_refused_by_their_text(url: str) -> None:
     assert "password" not in str(refused.value)
 
 
-async def test_nothing_hostile_reaches_a_listener_even_past_the_check_of_the_text(
-    listener: Listener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The check of the text is taken away: what is left are the resolver and the check at the connect.
-    from bridge.webhook import target  # noqa: PLC0415 - to take its part away
+async def post_all(sender: Sender, urls: list[str]) -> None:
+    for url in urls:
+        outcome = await sender.post(url, "evt_1", b"{}")
+        assert not outcome.accepted, url
 
-    monkeypatch.setattr(target, "_literal", lambda _: None)
-    async with Sender(lambda _: [SECRET], PUBLIC, lookup=to_loopback) as sender:
-        for url in HOSTILE:
-            outcome = await sender.post(url.replace("PORT", str(listener.port)), "evt_1", b"{}")
-            assert not outcome.accepted, url
+
+async def test_nothing_hostile_reaches_anything_even_when_nobody_reads_its_text(
+    listener: Listener, sockets: list[str]
+) -> None:
+    # What is left are the resolver and the check at the connect.
+    assert len(set(HOSTILE)) >= 120
+    async with Sender(lambda _: [SECRET], Unread(listener), lookup=to_loopback) as sender:
+        await post_all(sender, HOSTILE + NAMES_OF_LOOPBACK)
+    assert sockets == []
     assert listener.connections == 0
+
+
+async def test_the_listener_would_have_seen_them(listener: Listener, sockets: list[str]) -> None:
+    # The test above can fail: with everything allowed, many of these do reach this machine.
+    local = [url for url in HOSTILE if "127" in url or "::1" in url or "7f" in url or "local" in url]
+    everything = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+    async with Sender(lambda _: [SECRET], Unread(listener, everything), lookup=to_loopback) as sender:
+        await post_all(sender, [url for url in local if "[" not in url or "[::1]" in url or "ffff:" in url])
+    assert listener.connections >= 25
+    assert {"AF_INET", "AF_INET6"} == set(sockets)
+
+
+@pytest.mark.parametrize("url", NAMES_OF_LOOPBACK)
+async def test_a_name_of_an_inside_address_is_refused_when_it_is_looked_up(url: str) -> None:
+    assert not PUBLIC.check_url(url).inside_only
+    async with Sender(lambda _: [SECRET], PUBLIC, lookup=to_loopback) as sender:
+        outcome = await sender.post(url, "evt_1", b"{}")
+    assert outcome.error.startswith("The webhook target 127.0.0.1 is not a public address")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_to_the_metadata_service_is_not_followed(
+    status: int, receiver: Any, sockets: list[str]
+) -> None:
+    receiver.status("/hook", status, headers={"location": "http://169.254.169.254/latest/meta-data/"})
+    everything = Targets([ipaddress.ip_network("0.0.0.0/0")])
+    async with Sender(lambda _: [SECRET], everything) as sender:
+        assert (await sender.post(receiver.url(), "evt_1", b"{}")).error == f"status {status}"
+    assert sockets == ["AF_INET"], "that to the receiver, and no other"
 
 
 async def test_a_name_that_comes_to_point_inside_is_refused_at_the_connect(listener: Listener) -> None:

@@ -1,0 +1,187 @@
+"""One lane in work: its events are posted in order, each until it is accepted, handed back or buried."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from yarl import URL
+
+from bridge import log, metrics
+from bridge.outbox.outbox import Fenced, LaneLease, Outbox, OutboxDown, Stored, endpoint_tag
+from bridge.webhook import schedule
+from bridge.webhook.breaker import Breaker
+from bridge.webhook.sender import Outcome, Sender
+
+LEASE_S = 15.0
+"""Longer than one POST (10 s, and half a second for its answer's body) and an outbox that is slow before and
+after it. A shared outbox gives the lanes of a dead process to another one then. A lease that is too short
+causes a duplicate, nothing worse."""
+
+PEEK = 10
+"""Events of a lane to hold in memory."""
+
+AGAIN_S = 0.25
+"""Between attempts to tell an outbox that is down what was accepted."""
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every lane works with."""
+
+    outbox: Outbox
+    sender: Sender
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970."""
+    monotonic: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+    """0 to 1."""
+    lease_s: float = LEASE_S
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Start no more POSTs."""
+
+
+class Lane:
+    """A leased lane; `until` (of the monotonic clock) is when the lease ends."""
+
+    def __init__(self, lease: LaneLease, until: float, breaker: Breaker, means: Means) -> None:
+        self._lease = lease
+        self._until = until
+        self._breaker = breaker
+        self._means = means
+        self._outbox = means.outbox
+        self._failures = lease.attempts
+        self._first_failure = lease.first_failure
+
+    async def work(self) -> None:
+        """Work the lane off. What goes wrong here leaves it to the end of its lease, so nothing spins."""
+        try:
+            await self._drain()
+        except asyncio.CancelledError:
+            await self._outbox.release(self._lease)
+            raise
+        except Fenced:
+            metrics.LANES.labels("fenced").inc()
+            _log.warning("lane_fenced", **self._names())
+        except OutboxDown as error:
+            metrics.LANES.labels("left").inc()
+            _log.error("lane_left", error=str(error), **self._names())
+        except Exception:  # noqa: BLE001 - one broken lane must not end the deliveries of the others
+            metrics.LANES.labels("left").inc()
+            _log.exception("lane_crashed", **self._names())
+
+    async def _drain(self) -> None:
+        more = True
+        while more and not self._means.closing.is_set():
+            events = await self._outbox.peek(self._lease, PEEK)
+            more = len(events) == PEEK  # else what was published since makes the lane due again
+            for event in events:
+                if self._means.closing.is_set() or not self._breaker.admits(self._lease.lane):
+                    return await self._outbox.release(self._lease)
+                if not await self._deliver(event):
+                    return None
+        return await self._outbox.release(self._lease)
+
+    async def _deliver(self, event: Stored) -> bool:
+        """Try the lane's head; whether the lane is still ours."""
+        lease = self._lease
+        if not self._failures and not lease.replay:
+            metrics.DELIVERY_ADDED_SECONDS.observe(max(0.0, self._means.clock() - event.created_at))
+        with metrics.POSTS_OPEN.track_inprogress():
+            outcome = await self._means.sender.post(
+                lease.endpoint, event.event_id, event.body, replay=lease.replay
+            )
+        if outcome.accepted:
+            metrics.DELIVERIES.labels("accepted").inc()
+            self._tell_success()
+            await self._ack(event)
+            if self._first_failure is not None:
+                _log.info("lane_recovered", sequence=event.sequence, **self._names())
+            self._failures, self._first_failure = 0, None
+            return True
+        if outcome.status == 410:
+            metrics.DELIVERIES.labels("gone").inc()
+            await self._outbox.pause(lease.endpoint, "status 410")
+            await self._outbox.release(lease)
+            _log.warning("endpoint_paused", status=410, **self._endpoint())
+            return False
+        metrics.DELIVERIES.labels("failed").inc()
+        self._tell_failure(outcome)
+        return await self._fail(event, outcome)
+
+    def _tell_success(self) -> None:
+        breaker, now = self._breaker, self._means.monotonic()
+        was_open, was_full = breaker.is_open, not breaker.room(now)
+        breaker.succeeded(self._lease.lane, now)
+        if was_open and not breaker.is_open:
+            _log.info("endpoint_recovered", **self._endpoint())
+        if was_full and breaker.room(now):
+            self._outbox.wake.set()
+
+    def _tell_failure(self, outcome: Outcome) -> None:
+        was_open = self._breaker.is_open
+        self._breaker.failed(self._lease.lane, self._means.monotonic())
+        if self._breaker.is_open and not was_open:
+            _log.warning("endpoint_breaker_open", error=outcome.error, **self._endpoint())
+
+    async def _ack(self, event: Stored) -> None:
+        """Note that the event was accepted: as long as nobody else may have the lane, nothing is more important."""
+        unsure = False
+        while True:
+            asked = self._means.monotonic()
+            try:
+                await self._outbox.ack(self._lease, event.position)
+            except OutboxDown:
+                if asked + AGAIN_S >= self._until:
+                    raise
+                unsure = True
+                await asyncio.sleep(AGAIN_S)
+            except Fenced:
+                # An ack whose answer was lost may have counted: then the lane is ours, and past the event.
+                if not unsure:
+                    raise
+                await self._outbox.peek(self._lease, 1)
+                return
+            else:
+                self._until = asked + self._means.lease_s
+                return
+
+    async def _fail(self, event: Stored, outcome: Outcome) -> bool:
+        now = self._means.clock()
+        why = {
+            "status": outcome.status,
+            "error": outcome.error,
+            "sequence": event.sequence,
+            "type": event.type,
+        }
+        if self._first_failure is None:
+            self._first_failure = now
+            _log.warning("lane_failing", **why, **self._names())
+        self._failures += 1
+        if schedule.is_spent(
+            now, failures=self._failures, first_failure=self._first_failure, created_at=event.created_at
+        ):
+            metrics.DELIVERIES.labels("buried").inc()
+            await self._outbox.bury(self._lease, event.position, outcome.status, outcome.error)
+            _log.error("event_buried", **why, **self._names())
+            self._failures = 0
+            return True
+        wait_s = schedule.wait_s(
+            self._failures,
+            self._means.jitter,
+            throttled=outcome.throttled,
+            retry_after_s=outcome.retry_after_s,
+        )
+        await self._outbox.retry(self._lease, event.position, wait_s, outcome.status, outcome.error)
+        return False
+
+    def _names(self) -> dict[str, Any]:
+        return {**self._endpoint(), "call_sid": self._lease.call_sid}
+
+    def _endpoint(self) -> dict[str, Any]:
+        endpoint = self._lease.endpoint
+        return {"host": URL(endpoint).host, "endpoint": endpoint_tag(endpoint)}

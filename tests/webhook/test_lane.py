@@ -1,0 +1,190 @@
+"""A lane in work: what it does when the outbox, its lease or its endpoint are not as they were."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from bridge.outbox.outbox import Fenced, LaneLease, OutboxDown, Selection
+from bridge.webhook import lane as lane_module
+from bridge.webhook.breaker import Breaker
+from bridge.webhook.lane import Lane, Means
+from bridge.webhook.sender import Sender
+
+
+class Bench:
+    """One lane that is to be worked off, with what it works with."""
+
+    def __init__(self, line: Any, sender: Sender, lease: LaneLease) -> None:
+        self.means = Means(line.outbox, sender, clock=line.clock, jitter=lambda: 0.5)
+        self.breaker = Breaker(100)
+        self.lease = lease
+        self.lease_s = 15.0
+
+    async def work(self) -> None:
+        now = self.means.monotonic()
+        self.breaker.take(self.lease.lane, now)
+        await Lane(self.lease, now + self.lease_s, self.breaker, self.means).work()
+
+
+@pytest.fixture
+async def bench(line: Any, receiver: Any) -> AsyncIterator[Bench]:
+    """The lane of a call with three events."""
+    await line.publish("CA1", receiver.url(), 1, 2, 3)
+    (lease,) = await line.outbox.claim("test", 10, 15.0)
+    async with Sender(lambda _: line.secrets, line.targets) as sender:
+        yield Bench(line, sender, lease)
+
+
+def sequences(receiver: Any) -> list[int]:
+    return [int(received.id.rpartition("_")[2]) for received in receiver.received]
+
+
+async def test_a_lane_is_worked_off_and_given_back(bench: Bench, line: Any, receiver: Any) -> None:
+    await bench.work()
+    assert sequences(receiver) == [1, 2, 3]
+    assert (await line.outbox.stats()).pending == 0
+    with pytest.raises(Fenced):
+        await line.outbox.peek(bench.lease)
+
+
+async def test_a_lane_that_finds_its_endpoint_down_between_two_events_is_given_back(
+    bench: Bench, line: Any, receiver: Any
+) -> None:
+    async def opened_by_others(_: Any) -> web.StreamResponse:
+        for n in range(10):
+            bench.breaker.take(f"other{n}", 0.0)
+            bench.breaker.failed(f"other{n}", 0.0)
+        return web.Response()
+
+    receiver.answers["/hook"] = opened_by_others
+    await bench.work()
+    assert sequences(receiver) == [1]
+    assert await line.outbox.next_due() == 0
+    stats = await line.outbox.stats()
+    assert (stats.pending, stats.lanes_in_backoff) == (2, 0)
+
+
+async def test_what_was_accepted_is_told_to_an_outbox_that_was_down_as_long_as_the_lease_lasts(
+    bench: Bench, receiver: Any, line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "AGAIN_S", 0.01)
+    ack, left = line.outbox.ack, [3]
+
+    async def down(*args: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OutboxDown("The outbox is away.")
+        await ack(*args)
+
+    monkeypatch.setattr(line.outbox, "ack", down)
+    await bench.work()
+    assert sequences(receiver) == [1, 2, 3], "no duplicate"
+    assert (await line.outbox.stats()).pending == 0
+
+
+async def test_when_the_lease_ends_meanwhile_the_lane_is_left_to_it(
+    bench: Bench, receiver: Any, line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "AGAIN_S", 0.01)
+
+    async def down(*_: Any) -> None:
+        raise OutboxDown("The outbox is away.")
+
+    monkeypatch.setattr(line.outbox, "ack", down)
+    bench.lease_s = 0.05
+    with capture_logs() as logs:
+        await asyncio.wait_for(bench.work(), 5)
+    assert sequences(receiver) == [1]
+    assert [entry["event"] for entry in logs] == ["lane_left"]
+
+
+async def test_an_ack_whose_answer_was_lost_has_counted(
+    bench: Bench, receiver: Any, line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "AGAIN_S", 0.01)
+    ack, lost = line.outbox.ack, [1]
+
+    async def unheard(*args: Any) -> None:
+        await ack(*args)
+        if lost:
+            lost.clear()
+            raise OutboxDown("The outbox did not answer.")
+
+    monkeypatch.setattr(line.outbox, "ack", unheard)
+    with capture_logs() as logs:
+        await bench.work()
+    assert sequences(receiver) == [1, 2, 3]
+    assert logs == []
+
+
+@pytest.mark.parametrize("outage", [True, False])
+async def test_a_lane_with_a_newer_owner_is_worked_on_no_more(
+    bench: Bench, receiver: Any, line: Any, monkeypatch: pytest.MonkeyPatch, outage: bool
+) -> None:
+    monkeypatch.setattr(lane_module, "AGAIN_S", 0.01)
+    before = REGISTRY.get_sample_value("bridge_webhook_lanes_total", {"what": "fenced"}) or 0.0
+    ack, down = line.outbox.ack, [outage]
+
+    async def late(*args: Any) -> None:
+        if down[0]:
+            down[0] = False
+            raise OutboxDown("The outbox is away.")
+        await ack(*args)
+
+    async def taken_over(_: Any) -> web.StreamResponse:
+        line.advance(16)
+        assert await line.outbox.claim("another", 10, 15.0)
+        return web.Response()
+
+    monkeypatch.setattr(line.outbox, "ack", late)
+    receiver.answers["/hook"] = taken_over
+    with capture_logs() as logs:
+        await bench.work()
+    assert sequences(receiver) == [1]
+    assert [entry["event"] for entry in logs] == ["lane_fenced"]
+    with pytest.raises(Fenced):
+        await line.outbox.peek(bench.lease)
+    assert REGISTRY.get_sample_value("bridge_webhook_lanes_total", {"what": "fenced"}) == before + 1
+
+
+async def test_a_success_that_makes_room_wakes_the_pump(
+    bench: Bench, line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(39):
+        bench.breaker.take(f"other{n}", 0.0)
+    ack, woken = line.outbox.ack, []
+
+    async def observed(*args: Any) -> None:
+        woken.append(line.outbox.wake.is_set())
+        await ack(*args)
+
+    monkeypatch.setattr(line.outbox, "ack", observed)
+    line.outbox.wake.clear()
+    await bench.work()
+    assert woken == [True] * 3
+    assert sequences(receiver) == [1, 2, 3]
+
+
+async def test_what_is_delivered_again_says_so_and_has_no_delay(
+    bench: Bench, line: Any, receiver: Any
+) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("bridge_webhook_added_seconds_count") or 0.0
+
+    before = counted()
+    await bench.work()
+    assert counted() == before + 3
+    assert await line.outbox.replay(Selection(call_sid="CA1", states=frozenset({"done"}))) == 3
+    (bench.lease,) = await line.outbox.claim("test", 10, 15.0)
+    await bench.work()
+    assert counted() == before + 3
+    assert sequences(receiver) == [1, 2, 3, 1, 2, 3]
+    assert [received.headers.get("bridge-replay") for received in receiver.received] == [None] * 3 + ["1"] * 3
+    assert [received.body for received in receiver.received[3:]] == [
+        received.body for received in receiver.received[:3]
+    ]
