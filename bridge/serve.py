@@ -12,14 +12,22 @@ from typing import Final, Self
 from aiohttp import web
 
 from bridge import __version__, log
+from bridge.api.api import api
+from bridge.api.deliveries import Deliveries
+from bridge.api.gate import Gate
 from bridge.audio.tick import Tick
 from bridge.call.calls import Calls
-from bridge.call.services import Journals, Services
+from bridge.call.journals import Journals
+from bridge.call.memo import our_number
+from bridge.call.recovery import Recovery
+from bridge.call.services import Services
 from bridge.config import Config, WebhookConfig
 from bridge.errors import BridgeError
-from bridge.outbox.outbox import OutboxDown
-from bridge.outbox.sqlite import Sqlite
+from bridge.outbox.outbox import Outbox, OutboxDown
+from bridge.outbox.retention import retain
+from bridge.outbox.store import outbox_of
 from bridge.server import application
+from bridge.twilio.rest import TwilioRest
 from bridge.twilio.routes import TwilioRoutes
 from bridge.webhook.delivery import Delivery
 from bridge.webhook.partials import Partials
@@ -85,7 +93,7 @@ class Bridge:
 
     async def serve(self, listener: socket.socket) -> web.AppRunner:
         """Begin to answer requests."""
-        app = application(self.twilio, self._unready_or_down)
+        app = application(self.twilio, self._unready_or_down, self._operator())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         await web.SockSite(runner, listener).start()
@@ -112,6 +120,12 @@ class Bridge:
                 while (await self._services.outbox.stats()).pending:  # noqa: ASYNC110 - nobody tells when all is sent
                     await asyncio.sleep(FLUSH_S / 100)
 
+    def _operator(self) -> web.Application | None:
+        """The operator's API; none without an admin token."""
+        token = self._config.server.admin_token.get_secret_value()
+        deliveries = Deliveries(self._services.outbox, self.calls.erase)
+        return api(Gate(token), deliveries.routes()) if token else None
+
     @property
     def _public_url(self) -> str:
         return self._config.server.public_url or f"http://{self._config.server.host}:{self.port}"
@@ -136,35 +150,46 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
     """
     config.require_serving()
     secrets, targets = _secrets(config), Targets(config.webhook.allow_private_networks)
-    with _listener(config) as listener:
+    node = uuid.uuid4().hex
+    with _listener(config) as listener, Journals(config.journal_directory, node) as journals:
         async with (
-            _opened(Sqlite(config.outbox.directory)) as outbox,
-            Delivery(outbox, secrets, targets) as delivery,
+            _opened(outbox_of(config)) as outbox,
+            TwilioRest(config.twilio) as twilio,
+            Delivery(outbox, secrets, targets, owner=node) as delivery,
             Partials(secrets, targets) as partials,
         ):
-            node = uuid.uuid4().hex
             services = Services(
                 outbox=outbox,
                 tick=Tick(),
                 endpoints=Endpoints(),
                 partials=partials,
-                journals=Journals(config.journal_directory, node),
-                node=node,
+                journals=journals,
                 wall=time.time,
                 monotonic=time.monotonic,
                 tasks=set(),
             )
-            if left := services.journals.left_behind():
-                _logger.warning("journals_left_behind", calls=left, directory=str(config.journal_directory))
             bridge = Bridge(config, services, delivery, listener.getsockname()[1])
-            look_after = asyncio.create_task(bridge.calls.run())
+            keep = {"keep_bodies_h": config.outbox.keep_bodies_h, "keep_rows_d": config.outbox.keep_rows_d}
+            chores = [
+                asyncio.create_task(bridge.calls.run()),
+                asyncio.create_task(retain(outbox, **keep)),
+            ]
+            recovery = Recovery(
+                services,
+                bridge.calls,
+                twilio,
+                lambda about: config.for_number(our_number(about.from_, about.to, about.direction)),
+            )
+            await recovery.begin()
             runner = await bridge.serve(listener)
             try:
                 yield bridge
             finally:
-                look_after.cancel()
-                await asyncio.gather(look_after, return_exceptions=True)
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, return_exceptions=True)
                 bridge.draining = True
+                await recovery.close()
                 await bridge.calls.abandon()
                 await bridge.twilio.close()
                 await runner.cleanup()
@@ -199,7 +224,7 @@ def _listener(config: Config) -> Iterator[socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def _opened(outbox: Sqlite) -> AsyncIterator[Sqlite]:
+async def _opened(outbox: Outbox) -> AsyncIterator[Outbox]:
     await outbox.open()
     try:
         yield outbox

@@ -10,6 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bridge import metrics
+from bridge.api.api import PREFIX
 from bridge.twilio.routes import TwilioRoutes
 
 MAX_BODY: Final = 64 * 1024
@@ -22,16 +23,18 @@ async def _refusals_are_counted(_request: web.Request, response: web.StreamRespo
 
 
 def _malformed_requests_are_counted(record: logging.LogRecord) -> bool:
-    """Bytes that are not HTTP have got their 400; they are no error of ours, and worth no traceback."""
+    """Bytes that are not HTTP, or not the body they say, have got their 400: no error of ours, and worth no traceback."""
     error = record.exc_info[1] if record.exc_info else None
-    if not isinstance(error, HttpProcessingError):
+    if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return True
     metrics.HTTP_REFUSALS.labels("malformed").inc()
     return False
 
 
-def application(twilio: TwilioRoutes, unready: Callable[[], Awaitable[str]]) -> web.Application:
-    """The application; `unready` says why no calls can be taken, or nothing."""
+def application(
+    twilio: TwilioRoutes, unready: Callable[[], Awaitable[str]], operator: web.Application | None = None
+) -> web.Application:
+    """The application; `unready` says why no calls can be taken, or nothing. `operator` is the API, if there is one."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -53,4 +56,6 @@ def application(twilio: TwilioRoutes, unready: Callable[[], Awaitable[str]]) -> 
     app.add_routes(
         [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", prometheus)]
     )
+    if operator is not None:
+        app.add_subapp(PREFIX, operator)
     return app

@@ -1,11 +1,9 @@
 import asyncio
 import json
-import os
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +14,15 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.local.receiver import Answer, Receiver
 from bridge.local.twilio.call import SimulatedCall
 from bridge.local.twilio.script import Script
+from bridge.outbox.outbox import Selection
 from bridge.serve import opened
 from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, SECRET, running, settings
 from tests.doubles.numbered import NumberedWhisper, speech
-
-
-class Process:
-    """`whisper-bridge serve` as a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[dict[str, Any]] = []
-
-    async def line(self, event: str) -> dict[str, Any]:
-        assert self.process.stderr is not None
-        async with asyncio.timeout(20):
-            while raw := await self.process.stderr.readline():
-                self.lines.append(json.loads(raw))
-                if self.lines[-1]["event"] == event:
-                    return self.lines[-1]
-        raise AssertionError(f"no line {event}: {self.lines}")
-
-    async def exit(self, timeout: float = 10) -> int:
-        assert self.process.stderr is not None
-        async with asyncio.timeout(timeout):
-            rest = await self.process.stderr.read()
-            self.lines += [json.loads(line) for line in rest.splitlines()]
-            return await self.process.wait()
-
-
-@asynccontextmanager
-async def serving(
-    directory: Path, whisper_url: str, webhook_url: str, extra: str = ""
-) -> AsyncIterator[Process]:
-    config = directory / "bridge.toml"
-    config.write_text(f"""
-        [server]
-        port = 0
-        public_url = "{PUBLIC_URL}"
-        {extra}
-        [twilio]
-        account_sid = "{ACCOUNT.sid}"
-        auth_token = "{ACCOUNT.auth_token}"
-        [whisper]
-        url = "{whisper_url}"
-        [webhook]
-        url = "{webhook_url}"
-        secret = "{SECRET}"
-        allow_private_networks = ["127.0.0.0/8"]
-        [outbox]
-        url = "sqlite://{directory}/outbox"
-    """)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bridge", "serve", "--config", str(config)), stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        yield Process(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        process._transport.close()  # type: ignore[attr-defined]  # its pipe would warn in a later test
+from tests.doubles.process import Around, serving
 
 
 async def test_sigterm_while_idle_ends_the_process_at_once(tmp_path: Path) -> None:
-    async with serving(tmp_path, "ws://127.0.0.1:9/websocket", "http://127.0.0.1:9/") as bridge:
+    async with serving(Around(tmp_path, "ws://127.0.0.1:9/websocket", "http://127.0.0.1:9/")) as bridge:
         listening = await bridge.line("listening")
         url = f"http://127.0.0.1:{listening['port']}"
         assert listening["url"] == url
@@ -90,7 +32,7 @@ async def test_sigterm_while_idle_ends_the_process_at_once(tmp_path: Path) -> No
                     assert answer.status == status
                     text = await answer.text()
                     assert path != "/metrics" or "bridge_calls_live 0.0" in text
-        bridge.process.send_signal(signal.SIGTERM)
+        bridge.send(signal.SIGTERM)
         assert await bridge.exit(timeout=5) == 0
         assert bridge.lines[-1]["event"] == "stopped"
 
@@ -99,14 +41,14 @@ async def test_sigterm_lets_the_call_end_and_keeps_its_last_words(tmp_path: Path
     async with (
         NumberedWhisper() as whisper,
         Receiver(SECRET) as receiver,
-        serving(tmp_path, whisper.url, receiver.url) as bridge,
+        serving(Around(tmp_path, whisper.url, receiver.url)) as bridge,
     ):
-        port = (await bridge.line("listening"))["port"]
+        port = await bridge.port()
         voice = f"http://127.0.0.1:{port}/twilio/voice"
         call = SimulatedCall(ACCOUNT, voice, {"inbound": speech(range(8))}, Script(), public_url=PUBLIC_URL)
         running_call = asyncio.create_task(call.run())
         await receiver.wait_for_type("call.started")
-        bridge.process.send_signal(signal.SIGTERM)
+        bridge.send(signal.SIGTERM)
         await bridge.line("draining")
         assert (await running_call).ok
         assert await bridge.exit() == 0
@@ -120,14 +62,14 @@ async def test_the_deadline_ends_calls_that_go_on(tmp_path: Path) -> None:
     async with (
         NumberedWhisper() as whisper,
         Receiver(SECRET) as receiver,
-        serving(tmp_path, whisper.url, receiver.url, "drain_deadline_s = 0.5") as bridge,
+        serving(Around(tmp_path, whisper.url, receiver.url, server="drain_deadline_s = 0.5")) as bridge,
     ):
-        port = (await bridge.line("listening"))["port"]
+        port = await bridge.port()
         voice = f"http://127.0.0.1:{port}/twilio/voice"
         call = SimulatedCall(ACCOUNT, voice, {"inbound": speech(range(40))}, Script(), public_url=PUBLIC_URL)
         running_call = asyncio.create_task(call.run())
         await receiver.wait_for_type("transcript.final")
-        bridge.process.send_signal(signal.SIGTERM)
+        bridge.send(signal.SIGTERM)
         ended = await receiver.wait_for_type("call.ended")
         assert ended.data["reason"] == "drained"
         assert ended.data["complete"]
@@ -139,27 +81,73 @@ async def test_the_deadline_ends_calls_that_go_on(tmp_path: Path) -> None:
 async def test_what_could_not_be_delivered_is_delivered_by_the_next_process(tmp_path: Path) -> None:
     async with NumberedWhisper() as whisper, Receiver(SECRET) as receiver:
         receiver.default = Answer(503)
-        async with serving(tmp_path, whisper.url, receiver.url) as bridge:
-            port = (await bridge.line("listening"))["port"]
+        async with serving(Around(tmp_path, whisper.url, receiver.url)) as bridge:
+            port = await bridge.port()
             voice = f"http://127.0.0.1:{port}/twilio/voice"
             call = SimulatedCall(
                 ACCOUNT, voice, {"inbound": speech(range(4))}, Script(speed=1.4), public_url=PUBLIC_URL
             )
             await call.run()
             await bridge.line("call_ended")
-            os.kill(bridge.process.pid, signal.SIGKILL)
-            await bridge.process.wait()
+            await bridge.kill()
         tried = {r.webhook_id: r.body for r in receiver.received}
         assert len(tried) == 1  # nothing after the first event is tried before that one is accepted
         receiver.received.clear()
         receiver.default = Answer()
-        async with serving(tmp_path, whisper.url, receiver.url) as bridge:
+        async with serving(Around(tmp_path, whisper.url, receiver.url)) as bridge:
             await receiver.wait_for_type("call.ended")
-            bridge.process.send_signal(signal.SIGTERM)
+            bridge.send(signal.SIGTERM)
             assert await bridge.exit() == 0
         assert [r.data["sequence"] for r in receiver.received] == [1, 2, 3]
         first = receiver.received[0]
         assert tried == {first.webhook_id: first.body}
+
+
+async def test_what_a_killed_process_left_is_listed_and_replayed_through_the_next(tmp_path: Path) -> None:
+    def deliveries(*arguments: str) -> Any:
+        command = (sys.executable, "-m", "bridge", "deliveries", *arguments)
+        config = ("--config", str(tmp_path / "bridge.toml"), "--url", url)
+        return subprocess.run(
+            [*command, *config], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+
+    token = 'admin_token = "an-admin-token"'
+    async with NumberedWhisper() as whisper, Receiver(SECRET) as receiver:
+        receiver.default = Answer(503, retry_after="3600")
+        async with serving(Around(tmp_path, whisper.url, receiver.url, server=token)) as bridge:
+            url = (await bridge.line("listening"))["url"]
+            call = SimulatedCall(
+                ACCOUNT, f"{url}/twilio/voice", {"inbound": speech(range(4))}, Script(speed=1.4), public_url=PUBLIC_URL
+            )  # fmt: skip
+            report = await call.run()
+            await bridge.line("call_ended")
+            await bridge.kill()
+        async with serving(Around(tmp_path, whisper.url, receiver.url, server=token)) as bridge:
+            url = (await bridge.line("listening"))["url"]
+            waiting = json.loads(await asyncio.to_thread(deliveries, "list", "--json"))
+            assert {(one["call_sid"], one["state"]) for one in waiting} == {(report.call_sid, "pending")}
+            receiver.default = Answer()
+            told = await asyncio.to_thread(deliveries, "replay", "--call", report.call_sid)
+            assert told == f"Replayed: {len(waiting)}.\n"
+            await receiver.wait_for_type("call.ended", timeout=20)
+            bridge.send(signal.SIGTERM)
+            assert await bridge.exit() == 0
+        accepted = [r.webhook_id for r in receiver.received if r.accepted]
+        assert accepted == [one["event_id"] for one in reversed(waiting)]
+
+
+async def test_bodies_are_kept_no_longer_than_is_said(tmp_path: Path) -> None:
+    async with (
+        NumberedWhisper() as whisper,
+        running(tmp_path, whisper.url, outbox={"keep_bodies_h": 0}) as setup,
+    ):
+        report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
+        await setup.ended(report.call_sid)
+        outbox = setup.bridge._services.outbox
+        async with asyncio.timeout(10):
+            while any(record.kept for record in await outbox.records(Selection(), 10)):
+                await asyncio.sleep(0.02)
+        assert len(await outbox.records(Selection(call_sid=report.call_sid), 10)) == 3
 
 
 async def test_what_is_wrong_is_one_sentence_and_the_right_exit_code(tmp_path: Path) -> None:
@@ -224,16 +212,16 @@ def test_the_process_never_logs_what_was_said(capfd: pytest.CaptureFixture[str],
         async with (
             NumberedWhisper() as whisper,
             Receiver(SECRET) as receiver,
-            serving(tmp_path, whisper.url, receiver.url) as bridge,
+            serving(Around(tmp_path, whisper.url, receiver.url)) as bridge,
         ):
-            port = (await bridge.line("listening"))["port"]
+            port = await bridge.port()
             voice = f"http://127.0.0.1:{port}/twilio/voice"
             call = SimulatedCall(
                 ACCOUNT, voice, {"inbound": speech(range(77, 81))}, Script(speed=1.4), public_url=PUBLIC_URL
             )
             await call.run()
             await receiver.wait_for_type("call.ended")
-            bridge.process.send_signal(signal.SIGTERM)
+            bridge.send(signal.SIGTERM)
             await bridge.exit()
             log = json.dumps(bridge.lines)
             assert "stream_started" in log

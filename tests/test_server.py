@@ -59,3 +59,15 @@ async def test_bytes_that_are_no_http_are_counted_without_a_traceback(
             await writer.wait_closed()
     assert malformed() == before + 4
     assert caplog.records == []
+
+
+async def test_a_body_that_is_not_what_its_encoding_says_is_refused_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        running(tmp_path, NOWHERE) as setup,
+        aiohttp.ClientSession(headers={"Content-Encoding": "gzip"}) as client,
+        client.post(setup.url + "/twilio/voice", data=b"CallSid=CA1") as answer,
+    ):
+        assert answer.status == 403
+    assert caplog.records == []

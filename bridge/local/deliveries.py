@@ -20,6 +20,10 @@ class Deliveries:
     """Requests for an event that had been accepted before: allowed, never needed."""
     retries: int = 0
     """Requests for an event that had been tried, but not accepted."""
+    out_of_order: int = 0
+    """Events that were tried before all that precedes them was accepted."""
+    missing: int = 0
+    """Events that were never accepted, though the call's later ones were tried."""
     problems: list[str] = field(default_factory=list)
     """One sentence each: a broken order, a hole, a changed body, an event without an id."""
 
@@ -28,12 +32,16 @@ class Deliveries:
 class _Call:
     accepted: set[int] = field(default_factory=set)
     highest: int = 0
+    early: int = 0
     ended: bool = False
 
-    def missing(self, call_sid: str, *, finished: bool) -> list[str]:
+    @property
+    def missing(self) -> list[int]:
+        return sorted(set(range(1, self.highest + 1)) - self.accepted)
+
+    def holes(self, call_sid: str, *, finished: bool) -> list[str]:
         problems = []
-        missing = sorted(set(range(1, self.highest + 1)) - self.accepted)
-        if missing:
+        if missing := self.missing:
             problems.append(f"{call_sid}: {_numbers(missing)} of {self.highest} never arrived.")
         if finished and not self.ended:
             problems.append(f"{call_sid}: call.ended never arrived.")
@@ -72,7 +80,9 @@ def judge(received: Sequence[Received], *, finished: bool = True) -> Deliveries:
             accepted.add(one.webhook_id)
     verdict.events = len(bodies)
     for call_sid, call in calls.items():
-        verdict.problems += call.missing(call_sid, finished=finished)
+        verdict.out_of_order += call.early
+        verdict.missing += len(call.missing)
+        verdict.problems += call.holes(call_sid, finished=finished)
     return verdict
 
 
@@ -82,6 +92,7 @@ def _place(one: Received, sequence: int, call: _Call) -> list[str]:
     where = f"{one.call_sid}: {one.type} with sequence {sequence}"
     if sequence > call.highest:
         if not set(range(1, sequence)) <= call.accepted:
+            call.early += 1
             problems.append(f"{where} was tried before all that precedes it was accepted.")
         if (sequence == 1) != (one.type == "call.started"):
             problems.append(f"{where}: call.started, and nothing else, has sequence 1.")

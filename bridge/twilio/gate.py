@@ -49,7 +49,7 @@ class Gate:
                 posted = await request.post()
         except TimeoutError as error:
             raise web.HTTPRequestTimeout(text="the body took too long") from error
-        except (ValueError, LookupError) as error:
+        except (ValueError, LookupError, web.RequestPayloadError) as error:
             if self._verify:  # Twilio signs what it sends as a form, and this is none
                 self._refuse(url, present=bool(signature))
             raise web.HTTPBadRequest(text="the body is not a form") from error

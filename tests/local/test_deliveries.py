@@ -40,6 +40,12 @@ def test_retries_and_duplicates_are_told_apart_and_are_no_problem() -> None:
     assert (verdict.requests, verdict.events, verdict.retries, verdict.duplicates) == (6, 3, 1, 2)
 
 
+def test_what_is_wrong_is_counted() -> None:
+    verdict = judge([STARTED, ENDED, got(5, "transcript.late"), FINAL])
+
+    assert (verdict.out_of_order, verdict.missing) == (2, 1)
+
+
 def test_calls_are_judged_apart() -> None:
     other = [got(1, "call.started", call="CA2"), got(2, "call.ended", call="CA2")]
 
