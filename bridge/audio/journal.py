@@ -4,17 +4,13 @@ Audio is addressed by *offset*, the count of bytes (samples at 8 kHz) since the 
 appended is in the page cache at once, without a system call, so it outlives this process; only the segments
 at both ends are mapped, so memory is bounded however long Whisper is away; and what is finalised is deleted.
 
-A *seam* says where an offset lies on the call's clock; between seams both advance together. There is one at
-the track's first sample, and one wherever Twilio's timestamps jump further than silence can fill.
-
-Files of one journal: `000000.ulaw`, `000001.ulaw` ... (`SEGMENT` bytes each), `end` (the offset past the
-last byte, 8 bytes little-endian) and `seams` (lines of offset and clock position in samples).
+Files of one journal: `000000.ulaw`, `000001.ulaw` ... (`SEGMENT` bytes each), `end` and `seams`. A process may be
+killed between any two instructions. Its stores remain in their order, so the audio comes first and `end`
+after it: what `end` says is there is there, and at most the append that was being made is not.
 """
 
 import mmap
 import os
-import struct
-from bisect import bisect_right
 from pathlib import Path
 from typing import Final
 
@@ -22,15 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge import log, metrics
-from bridge.audio import mulaw
+from bridge.audio import mulaw, remains
+from bridge.audio.remains import ENDS, LIMIT, SEGMENT, Remains
+from bridge.audio.seams import Seam, Seams
 
-SEGMENT: Final = 64 * 1024
-"""Bytes of one file: 8.2 s. A multiple of a Whisper frame, so that no frame lies across two files."""
-
-LIMIT: Final = 2 * 3600 * mulaw.SAMPLE_RATE
-"""Bytes kept of one track: two hours. Beyond it the oldest audio is given up, and reported as a gap."""
-
-_END: Final = struct.Struct("<Q")
+_SILENT: Final = bytes([mulaw.SILENCE]) * SEGMENT
 
 _logger = log.get(__name__)
 
@@ -44,33 +36,38 @@ class Unreadable(Exception):  # noqa: N818 - a state of the disk
 
 
 class Journal:
-    """The audio of one track in `directory`, which it creates and, when all is finalised, removes."""
+    """The audio of one track in `directory`: what an earlier process left there, and what comes.
+
+    When all is finalised the directory is removed.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self.start = 0
-        """Offset of the oldest byte that can still be read."""
-        self.end = 0
-        """Offset past the newest byte."""
         self._directory = directory
         self._segments: dict[int, mmap.mmap] = {}  # mapped now: the two ends, plus what was just read
         self._unfiled: set[int] = set()  # segments that live in memory only, because the disk refused them
-        self._seams: list[tuple[int, int]] = []
-        self._last_seam = (0, 0)
-        self._tail = self._new_directory()
+        self._ends: memoryview | None = None  # of the file `end`; None: there are no files
+        found = self._open()
+        self.start = found.start
+        """Offset of the oldest byte that can still be read."""
+        self.end = found.end
+        """Offset past the newest byte."""
+        self.received = found.received
+        """Offset past the newest byte that was received, not added as silence."""
+        self.seams = found.seams
+        self.lost = found.lost
+        """Stretches of offsets that an earlier process had, and that cannot be read."""
+        self._silent = found.absent  # segments that silence stands for
 
     def append(self, data: bytes) -> None:
-        """Keep `data` at the end; when the journal is longer than `LIMIT`, its oldest segment goes."""
-        taken = 0
-        while taken < len(data):
-            index, within = divmod(self.end, SEGMENT)
-            if within == 0:
-                self._extend(index)
-            part = data[taken : taken + SEGMENT - within]
-            self._segments[index][within : within + len(part)] = part
-            taken += len(part)
-            self.end += len(part)
-        if self._tail is not None:
-            _END.pack_into(self._tail, 0, self.end)
+        """Keep what was received at the end; when the journal is longer than `LIMIT`, its oldest segment goes."""
+        self._append(data)
+        self.received = self.end
+        if self._ends is not None:
+            self._ends[1] = self.received
+
+    def fill(self, count: int) -> None:
+        """Add silence, which nobody sent."""
+        self._append(bytes([mulaw.SILENCE]) * count)
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
         """Copy the bytes from `offset` into `out`; before the journal's start there is silence.
@@ -100,29 +97,23 @@ class Journal:
     def give_up(self, segment: int) -> tuple[int, int]:
         """Put silence in the place of a segment that cannot be read; returns its offsets."""
         self._delete(segment)
-        silence = self._segments[segment] = mmap.mmap(-1, SEGMENT)
-        silence[:] = bytes([mulaw.SILENCE]) * SEGMENT
-        self._unfiled.add(segment)
+        self._silent.add(segment)
         return segment * SEGMENT, min((segment + 1) * SEGMENT, self.end)
 
-    def seam(self, clock: int) -> None:
-        """Say that the next byte appended lies at `clock` samples on the call's clock."""
-        self._last_seam = (self.end, clock)
-        self._seams.append(self._last_seam)
-        if self._tail is not None:
+    def seam(self, clock: int, missing_from: int | None = None) -> None:
+        """Say that the next byte appended lies at `clock` samples on the call's clock; see `Seam`."""
+        seam = Seam(self.end, clock, clock if missing_from is None else missing_from)
+        self.seams.add(seam)
+        if self._ends is not None:
             try:
                 with (self._directory / "seams").open("a") as file:
-                    file.write(f"{self.end} {clock}\n")
+                    file.write(Seams([seam]).lines())
             except OSError as error:
                 self._refused(error)
 
     def clock(self, offset: int) -> int:
         """Where an offset lies on the call's clock, in samples."""
-        seam_offset, seam_clock = self._last_seam
-        if offset < seam_offset:
-            index = max(bisect_right(self._seams, (offset, 1 << 62)) - 1, 0)
-            seam_offset, seam_clock = self._seams[index]
-        return seam_clock + offset - seam_offset
+        return self.seams.clock(offset)
 
     def close(self, *, delete: bool) -> None:
         """Unmap everything; with `delete` remove the files too, else leave them for whoever opens them next."""
@@ -132,10 +123,9 @@ class Journal:
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
-        if self._tail is None:
+        if self._ends is None:
             return
-        self._tail.close()
-        self._tail = None
+        self._ends = None
         if delete:
             try:
                 for name in ("end", "seams"):
@@ -144,19 +134,48 @@ class Journal:
             except OSError as error:
                 self._refused(error)
 
-    def _new_directory(self) -> mmap.mmap | None:
+    def _append(self, data: bytes) -> None:
+        taken = 0
+        end = self.end
+        while taken < len(data):
+            index, within = divmod(end, SEGMENT)
+            if within == 0:
+                self._extend(index)
+            part = data[taken : taken + SEGMENT - within]
+            self._segments[index][within : within + len(part)] = part
+            taken += len(part)
+            end = self.end = end + len(part)
+        if self._ends is not None:
+            self._ends[0] = end  # one store of eight bytes: no kill leaves half of it
+
+    def _open(self) -> Remains:
+        """What is in the directory, which is made if need be; what the disk refuses stays in memory."""
+        found = Remains()
         try:
-            self._directory.mkdir(mode=0o700, parents=True)
-            return _mapped(self._directory / "end", 8)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = remains.read(self._directory)
+            tail = found.end // SEGMENT
+            try:
+                if found.end % SEGMENT:
+                    self._segments[tail] = _mapped(self._path(tail), SEGMENT)
+            except (OSError, ValueError):
+                found.forfeit(tail)
+            end = self._directory / "end"
+            if not end.exists() or end.stat().st_size != ENDS.size:
+                end.unlink(missing_ok=True)
+                _create(end, ENDS.size)
+            self._ends = memoryview(_mapped(end, ENDS.size)).cast("Q")
+            self._ends[0], self._ends[1] = found.end, found.received
         except OSError as error:
             self._refused(error)
-            return None
+        return found
 
     def _extend(self, index: int) -> None:
         """Map the next segment, unmap the one before it unless it is being read, and keep to the limit."""
         segment: mmap.mmap | None = None
-        if self._tail is not None:
+        if self._ends is not None:
             try:
+                _create(self._path(index), SEGMENT)
                 segment = _mapped(self._path(index), SEGMENT)
             except OSError as error:
                 self._refused(error)
@@ -167,12 +186,13 @@ class Journal:
         self._unmap_all_but(index - 1, index)
         self.release(self.end + SEGMENT - LIMIT + SEGMENT - 1)  # rounded up: whole segments are released
 
-    def _segment(self, index: int) -> mmap.mmap:
+    def _segment(self, index: int) -> mmap.mmap | bytes:
         segment = self._segments.get(index)
         if segment is None:
+            if index in self._silent:
+                return _SILENT
             try:
-                with self._path(index).open("r+b") as file:
-                    segment = self._segments[index] = mmap.mmap(file.fileno(), SEGMENT)
+                segment = self._segments[index] = _mapped(self._path(index), SEGMENT)
             except (OSError, ValueError) as error:  # ValueError: the file is shorter than it was
                 raise Unreadable(index, str(error)) from error
             self._unmap_all_but(index - 1, index, (self.end - 1) // SEGMENT)
@@ -186,16 +206,17 @@ class Journal:
         segment = self._segments.pop(index, None)
         if segment is not None:
             segment.close()
-        if index in self._unfiled:
+        if index in self._unfiled or index in self._silent:
             self._unfiled.discard(index)
+            self._silent.discard(index)
             return
         try:
-            self._path(index).unlink()
+            self._path(index).unlink(missing_ok=True)
         except OSError as error:
             self._refused(error)
 
     def _path(self, index: int) -> Path:
-        return self._directory / f"{index:06d}.ulaw"
+        return self._directory / remains.name(index)
 
     def _refused(self, error: OSError) -> None:
         metrics.JOURNAL_REFUSALS.inc()
@@ -204,7 +225,7 @@ class Journal:
         )
 
 
-def _mapped(path: Path, size: int) -> mmap.mmap:
+def _create(path: Path, size: int) -> None:
     """A new file of `size` bytes, its blocks allocated: writing to a hole on a full disk would kill us."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -212,9 +233,13 @@ def _mapped(path: Path, size: int) -> mmap.mmap:
             os.posix_fallocate(descriptor, 0, size)
         else:  # macOS
             os.pwrite(descriptor, bytes(size), 0)
-        return mmap.mmap(descriptor, size)
     except OSError:
         path.unlink()
         raise
     finally:
         os.close(descriptor)
+
+
+def _mapped(path: Path, size: int) -> mmap.mmap:
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), size)

@@ -1,20 +1,24 @@
 """One call, from the stream's start to its last final: owns its tracks, their sessions and every task of theirs."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bridge import events, log, metrics
-from bridge.audio.journal import Journal
+from bridge.audio import mulaw
 from bridge.call.clock import CallClock, milliseconds
-from bridge.call.publisher import Publisher
+from bridge.call.journals import Folder, discard
+from bridge.call.leg import Gap, Leg, watermark_key
+from bridge.call.memo import About, Memo
+from bridge.call.minutes import Minutes
+from bridge.call.publisher import Taken
 from bridge.call.services import Services
 from bridge.call.track import Track
 from bridge.config import NumberSettings
-from bridge.outbox.outbox import Fenced
-from bridge.transcript.heard import Heard
-from bridge.whisper.session import Listener, Session
+from bridge.outbox.outbox import Erased, Fenced
+from bridge.whisper.scribe import Listener
+from bridge.whisper.session import Session
 
 FINISH_S: Final = 120.0
 """How long `call.ended` waits for the last finals; what is found later is a `transcript.late`."""
@@ -26,76 +30,72 @@ _logger = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What is known of a call when its stream starts."""
+class Adopted:
+    """A call that an earlier process had: its audio, and the right to go on with it."""
 
-    call_sid: str
-    account_sid: str
-    from_: str
-    to: str
-    direction: str
-    parameters: Mapping[str, str]
-
-
-@dataclass(slots=True)
-class _Leg:
-    """A track, its session, and the task that runs it."""
-
-    track: Track
-    session: Session
-    task: asyncio.Task[None] = field(repr=False)
+    folder: Folder
+    memo: Memo
+    taken: Taken
 
 
 class Call:
     """A live call. Made and kept by `Calls`; its methods never wait, so that Twilio's reader never does."""
 
-    def __init__(self, about: About, settings: NumberSettings, services: Services) -> None:
+    def __init__(
+        self, about: About, settings: NumberSettings, services: Services, adopted: Adopted | None = None
+    ) -> None:
         self.about = about
-        self.stream_sid = ""
         self.generation = 0
         """Counts the streams that have carried the call: only the latest may end it."""
         self.done = asyncio.Event()
         """Set when nothing of the call is left to do."""
+        self.waiting = adopted is not None
+        """No stream carries the call, as the process that had it is no more; one may come."""
         self.ending = False
-        self._settings = settings
-        self._services = services
-        self._clock = CallClock()
-        self._legs: dict[events.Track, _Leg] = {}
-        self._hang_up: Callable[[], None] = lambda: None
-        self._lines: list[events.TranscriptLine] = []
+        self.erased = False
+        """Nothing may be kept of the call, audio included."""
         self.recovering = False
         """`call.ended` is stored, and audio that Whisper has not finalised is left."""
-        self._ended = False  # what is said from now on comes after `call.ended`
+        self._settings = settings
+        self._services = services
+        self._folder = adopted.folder if adopted else services.journals.folder(about.call_sid)
+        self.memo = adopted.memo if adopted else Memo.of(about, settings)
+        self._clock = CallClock()
+        self._legs: dict[events.Track, Leg] = {}
+        self._may_transcribe = asyncio.Event()
+        self._hang_up: Callable[[], None] = lambda: None
         self._heard_at = services.monotonic()
         self._logger = _logger.bind(call_sid=about.call_sid)
-        self._publisher = Publisher(
-            services.outbox,
-            call_sid=about.call_sid,
-            owner=services.node,
-            endpoint=settings.webhook.url,
-            subscribed=frozenset(settings.webhook.events),
-            about=self._fields,
-            clock=services.wall,
+        self._minutes = Minutes(
+            settings, services, lambda: self.memo, self._folder.id, adopted.taken if adopted else None
         )
-        self._publishing = self._start(self._publish())
         self._finishing: asyncio.Task[None] | None = None
+        self._publishing = self._start(self._publish())
+        if adopted is not None:
+            self._go_on()
 
-    def stream(self, stream_sid: str, tracks: list[events.Track], hang_up: Callable[[], None]) -> None:
-        """Start, or go on with, the stream that carries the call's audio from now on.
+    def stream(
+        self, stream_sid: str, tracks: list[events.Track], *, hang_up: Callable[[], None], at: float
+    ) -> None:
+        """Start, or go on with, the stream that carries the call's audio from now on; it started `at`, monotonic.
 
         `hang_up` closes its socket: when another stream takes over, and when the call ends.
         """
-        first = not self.generation
+        first = not self.memo.stream_sid
         self.generation += 1
+        self.waiting = False
         self._hang_up()
         self._hang_up = hang_up
-        self.stream_sid = stream_sid
-        self._clock.new_stream()
+        self._note(stream_sid=stream_sid, tracks=tracks)
+        self._clock.new_stream(at)
+        for leg in self._legs.values():
+            leg.track.new_stream()
         self._heard_at = self._services.monotonic()
         if first:
-            self._publisher.post(events.CallStarted, events.CallStartedData, tracks=tracks)
+            self._minutes.started(tracks)
         for name in tracks:
             self._leg(name)
+        self.transcribe()
         self._logger.info("stream_started", stream_sid=stream_sid, tracks=tracks)
 
     def media(self, name: events.Track, timestamp_ms: int | None, audio: bytes) -> None:
@@ -106,6 +106,8 @@ class Call:
         self._heard_at = now
         leg = self._legs.get(name) or self._leg(name)
         position = None if timestamp_ms is None else self._clock.position(timestamp_ms, now)
+        if self.memo.began_at is None and self._clock.began_at is not None:
+            self._note(began_at=self._services.wall() - (now - self._clock.began_at))
         leg.track.media(position, audio, now)
         leg.session.heard()
 
@@ -113,7 +115,7 @@ class Call:
         """The caller pressed a key."""
         if self.ending:
             return
-        self._publisher.post(events.CallDtmf, events.CallDtmfData, digit=digit)
+        self._minutes.digit(digit)
 
     def idle(self, now: float) -> None:
         """Look after tracks that nothing arrives on. `now` is monotonic, in seconds."""
@@ -122,21 +124,46 @@ class Call:
         for leg in self._legs.values():
             if leg.track.idle(now):
                 leg.session.heard()
-        if now - self._heard_at > IDLE_STREAM_S:
+        if now - self._heard_at > IDLE_STREAM_S and not self.waiting:
             self.end("idle")
+
+    def transcribe(self) -> None:
+        """Let the sessions of the call begin."""
+        self._may_transcribe.set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether audio waits to be sent to Whisper."""
+        return any(leg.behind for leg in self._legs.values())
 
     def end(self, reason: str) -> None:
         """The stream is over, and with it what can be transcribed of the call."""
         if self.ending:
             return
         self.ending = True
-        self._logger.info("stream_ended", stream_sid=self.stream_sid, reason=reason)
+        self.waiting = False
+        self._note(reason=reason)
+        self._logger.info("stream_ended", stream_sid=self.memo.stream_sid, reason=reason)
         self._hang_up()
         self._finishing = self._start(self._finish(reason))
+
+    def give_up(self, reason: str, ended_at: float | None = None) -> None:
+        """End a call that no stream carries, and has none since, by Twilio's word, `ended_at` (seconds since 1970).
+
+        What was said between the last audio and then is a gap.
+        """
+        if not self.waiting:
+            return
+        if ended_at is not None and self.memo.began_at is not None:
+            position = round((ended_at - self.memo.began_at) * mulaw.SAMPLE_RATE)
+            for leg in self._legs.values():
+                leg.track.missing_until(position)
+        self.end(reason)
 
     async def abandon(self) -> None:
         """End every task now. Audio that is not finalised stays on disk."""
         self.ending = True
+        self.waiting = False
         self._hang_up()
         tasks = [self._publishing, *(leg.task for leg in self._legs.values())]
         if self._finishing is not None:
@@ -144,42 +171,33 @@ class Call:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for leg in self._legs.values():
+        for name, leg in self._legs.items():
+            self._minutes.hush(name)
             leg.track.journal.close(delete=False)
         self.done.set()
 
     async def _finish(self, reason: str) -> None:
-        duration_ms = milliseconds(max((leg.track.received_until for leg in self._legs.values()), default=0))
-        heard = [leg for leg in self._legs.values() if leg.track.journal.end]
-        for leg in self._legs.values():
+        legs = list(self._legs.values())
+        duration_ms = milliseconds(max((leg.track.received_until for leg in legs), default=0))
+        heard = [leg for leg in legs if leg.track.journal.end]
+        for leg in legs:
             if leg in heard:
                 leg.session.finish()
             else:
                 leg.task.cancel()
         running = [leg.task for leg in heard]
-        if running:
+        if running and not self._minutes.over:
             await asyncio.wait(running, timeout=FINISH_S)
-        complete = all(_succeeded(leg.task) and not leg.session.gave_up for leg in heard)
-        self._ended = True
-        await self._publisher.publish(
-            events.CallEnded,
-            events.CallEndedData,
-            reason=reason,
-            duration_ms=duration_ms,
-            complete=complete,
-            transcript=sorted(self._lines, key=lambda line: line.start_ms),
-        )
-        self.recovering = True
-        metrics.CALLS.labels(reason).inc()
-        self._logger.info(
-            "call_ended", reason=reason, duration_ms=duration_ms, complete=complete, finals=len(self._lines)
-        )
+        complete = all(leg.succeeded and not leg.session.gave_up for leg in heard)
+        await self._minutes.ended(reason=reason, duration_ms=duration_ms, complete=complete)
         if unfinished := [task for task in running if not task.done()]:
+            self.recovering = True
             await asyncio.wait(unfinished)
-            self._logger.info("call_recovered", finals=len(self._lines))
-        for leg in self._legs.values():
-            leg.track.journal.close(delete=leg not in heard or _succeeded(leg.task))
-        self._services.journals.discard(self.about.call_sid)
+            self._logger.info("call_recovered", finals=len(self._minutes.lines))
+        for leg in legs:
+            leg.track.journal.close(delete=leg not in heard or leg.succeeded)
+        if all(leg.succeeded for leg in heard):
+            await discard(self._folder)
         self._publishing.cancel()
         self.done.set()
 
@@ -199,96 +217,63 @@ class Call:
 
     async def _publish(self) -> None:
         try:
-            await self._publisher.run()
+            await self._minutes.run()
         except Fenced as fenced:
-            self._logger.warning("call_taken_over", reason=str(fenced))
+            self.erased = isinstance(fenced, Erased)
+            self._logger.warning("call_erased" if self.erased else "call_taken_over", reason=str(fenced))
+            metrics.CALLS.labels("erased" if self.erased else "taken_over").inc()
             self._services.spawn(self.abandon())
 
-    def _leg(self, name: events.Track) -> _Leg:
+    def _go_on(self) -> None:
+        """Take up what an earlier process left; what it has told is not told again."""
+        self._minutes.started(self.memo.tracks)
+        if self.memo.began_at is not None:
+            ago_s = self._services.wall() - self.memo.began_at
+            self._clock = CallClock(self._services.monotonic() - ago_s)
+        for name in self._folder.tracks():
+            leg = self._leg(name)
+            for gap in leg.gaps():
+                self._minutes.gap(leg, gap)
+        if self._minutes.over:  # what is found now is late
+            self.ending = True
+            self.waiting = False
+            self._finishing = self._start(self._finish(self.memo.reason))
+
+    def _note(self, **changes: Any) -> None:
+        """Keep the memo for the next process, should this one be killed."""
+        self.memo = replace(self.memo, **changes)
+        self._folder.write(self.memo.encode())
+
+    def _leg(self, name: events.Track) -> Leg:
         """The leg of a track, made when it is first named."""
         if name in self._legs:
             return self._legs[name]
-        services, whisper = self._services, self._settings.whisper
-        journal = Journal(services.journals.directory(self.about.call_sid) / name)
-        track = Track(name, journal, lambda start, end: self._gap(name, start, end, "not_received"))
+        services, whisper, minutes = self._services, self._settings.whisper, self._minutes
+        journal, key = self._folder.journal(name), watermark_key(name, self._folder.id)
         session = Session(
             journal,
             tick=services.tick,
             endpoints=services.endpoints.of(whisper),
             whisper=whisper,
             listener=Listener(
-                final=lambda heard, settled: self._final(leg, heard, settled),
-                partial=lambda heard: self._partial(leg, heard),
-                lost=lambda start, end, why: self._gap(name, journal.clock(start), journal.clock(end), why),
+                final=lambda heard, settled: minutes.final(leg, heard, settled),
+                partial=lambda heard: minutes.partial(leg, heard),
+                lost=lambda start, end, why: minutes.gap(leg, leg.lost(start, end, why)),
             ),
+            # The disk may have lost what is finalised, and more.
+            start=min(minutes.stored(key), journal.end),
+            last_text=minutes.last_text(name),
             logger=log.get("bridge.whisper.session").bind(call_sid=self.about.call_sid, track=name),
         )
-        leg = self._legs[name] = _Leg(track, session, self._start(session.run()))
+        track = Track(
+            name,
+            journal,
+            lambda start, end, offset: minutes.gap(leg, Gap(offset, start, end, "not_received")),
+        )
+        leg = self._legs[name] = Leg(track, session, key)
+        leg.task = self._start(self._transcribe(leg))
         return leg
 
-    async def _final(self, leg: _Leg, heard: Heard, settled: int) -> None:
-        name = leg.track.name
-        said = self._speech(leg, heard)
-        self._services.partials.drop(self._settings.webhook.url, self.about.call_sid, name)
-        event = events.TranscriptLate if self._ended else events.TranscriptFinal
-        # Before it is stored: `call.ended` is stored after it, and must have it.
-        self._lines.append(events.TranscriptLine(name, heard.text, said["start_ms"], said["end_ms"]))
-        await self._publisher.publish(event, events.TranscriptFinalData, watermarks={name: settled}, **said)
-        metrics.FINALS.labels(name).inc()
-
-    def _partial(self, leg: _Leg, heard: Heard) -> None:
-        webhook = self._settings.webhook
-        if "transcript.partial" not in webhook.events or self._ended:
-            return
-        data = events.SpeechData(**self._fields(), **self._speech(leg, heard))
-        event = events.TranscriptPartial(timestamp=events.timestamp(self._services.wall()), data=data)
-        self._services.partials.offer(webhook.url, self.about.call_sid, leg.track.name, events.encode(event))
-
-    def _gap(self, name: events.Track, start: int, end: int, reason: str) -> None:
-        start_ms, end_ms = milliseconds(start), milliseconds(end)
-        metrics.GAP_SECONDS.labels(reason).inc((end_ms - start_ms) / 1000)
-        self._logger.warning(
-            "gap", late=self._ended, track=name, start_ms=start_ms, end_ms=end_ms, reason=reason
-        )
-        if self._ended:  # only late transcripts may follow `call.ended`, which said that it was not complete
-            return
-        self._publisher.post(
-            events.TranscriptGap,
-            events.TranscriptGapData,
-            track=name,
-            start_ms=start_ms,
-            end_ms=end_ms,
-            reason=reason,
-        )
-
-    def _speech(self, leg: _Leg, heard: Heard) -> dict[str, Any]:
-        """The fields of a final or partial, on the call's clock."""
-        ms = leg.track.ms
-        return {
-            "track": leg.track.name,
-            "text": heard.text,
-            "start_ms": ms(heard.start),
-            "end_ms": ms(heard.end),
-            "language": heard.language or self._settings.whisper.language,
-            "log_prob": heard.log_prob,
-            "words": [events.Word(w.word, ms(w.start), ms(w.end), w.probability) for w in heard.words],
-            "suspect": list(heard.suspect),
-            "recovered": heard.start < leg.session.resent_until,
-        }
-
-    def _fields(self) -> dict[str, Any]:
-        """What every event of this call says about it."""
-        about = self.about
-        return {
-            "call_sid": about.call_sid,
-            "account_sid": about.account_sid,
-            "stream_sid": self.stream_sid,
-            "from_": about.from_,
-            "to": about.to,
-            "direction": about.direction,
-            "parameters": dict(about.parameters),
-        }
-
-
-def _succeeded(task: asyncio.Task[None]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
+    async def _transcribe(self, leg: Leg) -> None:
+        await self._may_transcribe.wait()
+        await leg.session.run()

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from bridge import events, log, metrics
-from bridge.call.call import About, Call
+from bridge.call.call import Adopted, Call
+from bridge.call.memo import About
 from bridge.call.services import Services
 from bridge.config import NumberSettings
+from bridge.errors import BridgeError
 
 LOOK_AFTER_S: Final = 0.2
 """How often calls are looked after that nothing arrives on."""
@@ -26,6 +28,7 @@ class Calls:
         self._services = services
         self._calls: dict[str, Call] = {}
         self._ended: dict[str, None] = {}  # a set that forgets its oldest
+        self._expected: dict[str, asyncio.Event] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -50,32 +53,67 @@ class Calls:
         settings: NumberSettings,
         stream_sid: str,
         tracks: list[events.Track],
+        *,
         hang_up: Callable[[], None],
+        at: float,
     ) -> Call:
-        """The call that this stream belongs to: a new one, or the live one, which the stream then takes over."""
+        """The call that a stream belongs to which started `at`: a new one, or the live one, which it then takes over."""
         call = self._calls.get(about.call_sid)
         if call is None:
             call = Call(about, settings, self._services)
-            self._calls[about.call_sid] = call
-            self._empty.clear()
-            metrics.CALLS_LIVE.inc()
-            self._services.spawn(self._forget_when_done(call))
-        call.stream(stream_sid, tracks, hang_up)
+            self._keep(call)
+        call.stream(stream_sid, tracks, hang_up=hang_up, at=at)
         return call
+
+    def adopt(self, adopted: Adopted, settings: NumberSettings) -> Call:
+        """A call that an earlier process had; a stream may come and go on with it."""
+        call = Call(adopted.memo.about, settings, self._services, adopted)
+        self._keep(call)
+        return call
+
+    def expect(self, call_sids: Collection[str]) -> None:
+        """Say that these calls may be adopted: nobody may start them meanwhile."""
+        self._expected |= {call_sid: asyncio.Event() for call_sid in call_sids}
+
+    def arrived(self, call_sid: str) -> None:
+        """Say that an expected call is adopted, or will not be."""
+        self._expected.pop(call_sid).set()
+
+    async def expected(self, call_sid: str) -> None:
+        """Wait until it is known whether the call is an adopted one."""
+        if (event := self._expected.get(call_sid)) is not None:
+            await event.wait()
+
+    async def erase(self, call_sid: str) -> bool:
+        """Transcribe the call no more, and remove its audio from this machine; whether there was any.
+
+        Raises `BridgeError`. The telephone call itself goes on.
+        """
+        if call := self._calls.get(call_sid):
+            await call.abandon()
+        return await asyncio.to_thread(self._services.journals.erase, call_sid)
 
     async def run(self) -> None:
         """Look after idle calls, for ever."""
+        looked_at = self._services.monotonic()
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             now = self._services.monotonic()
+            stood_still, looked_at = now - looked_at > 2 * LOOK_AFTER_S, now
+            if stood_still:  # what came meanwhile is not read yet: no call is idle for that
+                continue
             for call in self:
                 call.idle(now)
 
     async def drain(self, deadline_s: float, hurry: asyncio.Event) -> None:
-        """Wait until all calls are over; end those that go on past the deadline or when `hurry` is set."""
+        """Wait until all calls are over; end those that go on past the deadline or when `hurry` is set.
+
+        A call that waits for a stream goes on with the next process.
+        """
         await self._wait(deadline_s, hurry)
         for call in self:
-            call.end("drained")
+            if not call.waiting:
+                call.end("drained")
 
     async def finish(self, timeout_s: float, hurry: asyncio.Event, hurry_s: float) -> None:
         """Wait for calls that are ending, `hurry_s` from when `hurry` is set; then abandon them."""
@@ -95,15 +133,27 @@ class Calls:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # Not an event: there are two conditions, of which one is in every call.
-                while any(not call.recovering for call in self) and not hurry.is_set():  # noqa: ASYNC110
+                while any(not (call.recovering or call.waiting) for call in self) and not hurry.is_set():  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_AFTER_S / 4)
+
+    def _keep(self, call: Call) -> None:
+        self._calls[call.about.call_sid] = call
+        self._empty.clear()
+        metrics.CALLS_LIVE.inc()
+        self._services.spawn(self._forget_when_done(call))
 
     async def _forget_when_done(self, call: Call) -> None:
         await call.done.wait()
-        del self._calls[call.about.call_sid]
+        call_sid = call.about.call_sid
+        del self._calls[call_sid]
         metrics.CALLS_LIVE.dec()
-        self._ended[call.about.call_sid] = None
+        self._ended[call_sid] = None
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
         if not self._calls:
             self._empty.set()
+        if call.erased:
+            try:
+                await self.erase(call_sid)
+            except BridgeError as error:
+                _logger.error("call_not_erased", call_sid=call_sid, error=str(error))

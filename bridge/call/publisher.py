@@ -3,11 +3,11 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from bridge import events, log, metrics
-from bridge.outbox.outbox import Fenced, Outbox, OutboxDown, Outgoing
+from bridge.outbox.outbox import CallLease, Erased, Line, Outbox, OutboxDown, Outgoing
 
 QUEUE: Final = 1000
 """Events of one call that may wait for the outbox. When full, finals wait with Whisper; gaps and digits are dropped."""
@@ -24,10 +24,32 @@ _logger = log.get(__name__)
 class _Pending:
     event: type[Any]
     data: type[Any]
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any] | None
+    """None: nothing is told, only the watermarks move."""
     watermarks: Mapping[str, int]
+    line: Line | None
     at: float
     stored: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A call that this process may publish for, and what was said in it before."""
+
+    lease: CallLease
+    lines: list[Line]
+
+
+async def take_over(outbox: Outbox, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> Taken:
+    """Take a call over, as soon as the outbox can. Raises `Fenced` and `Erased`."""
+
+    async def taken() -> Taken:
+        lease = await outbox.own_call(call_sid, owner, meta, only_from=only_from)
+        if lease.erased:
+            raise Erased(f"{call_sid} was erased")
+        return Taken(lease, await outbox.transcript(call_sid) if lease.epoch > 1 else [])
+
+    return await persistently(taken, call_sid)
 
 
 class Publisher:
@@ -38,77 +60,106 @@ class Publisher:
         outbox: Outbox,
         *,
         call_sid: str,
-        owner: str,
         endpoint: str,
         subscribed: frozenset[str],
+        take_over: Callable[[], Awaitable[Taken]],
         about: Callable[[], Mapping[str, Any]],
         clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
         self._call_sid = call_sid
-        self._owner = owner
         self._endpoint = endpoint
         self._subscribed = subscribed
+        self._take_over = take_over
         self._about = about  # the fields that every event of the call has
         self._clock = clock
         self._queue: asyncio.Queue[_Pending] = asyncio.Queue(QUEUE)
         self._sequence = 0
+        self._lines = 0
 
-    def post(self, event: type[Any], data: type[Any], **fields: Any) -> None:
+    def post(
+        self,
+        event: type[Any],
+        data: type[Any],
+        *,
+        watermarks: Mapping[str, int] | None = None,
+        **fields: Any,
+    ) -> None:
         """Queue an event without waiting for it."""
         try:
-            self._queue.put_nowait(_Pending(event, data, fields, {}, self._clock()))
+            self._queue.put_nowait(_Pending(event, data, fields, watermarks or {}, None, self._clock()))
         except asyncio.QueueFull:
             metrics.EVENTS_DROPPED.inc()
             _logger.error("event_dropped", call_sid=self._call_sid, type=_type(event), waiting=QUEUE)
 
     async def publish(
-        self, event: type[Any], data: type[Any], *, watermarks: Mapping[str, int] | None = None, **fields: Any
+        self,
+        event: type[Any],
+        data: type[Any],
+        *,
+        watermarks: Mapping[str, int] | None = None,
+        line: Line | None = None,
+        **fields: Any,
     ) -> None:
-        """Store an event; returns when it is durable, together with the watermarks it moves."""
-        pending = _Pending(event, data, fields, watermarks or {}, self._clock())
-        await self._queue.put(pending)
-        await pending.stored
+        """Store an event; returns when it is durable, together with the watermarks it moves and what was said.
+
+        The line's number is given here.
+        """
+        await self._put(_Pending(event, data, fields, watermarks or {}, line, self._clock()))
+
+    async def settle(self, watermarks: Mapping[str, int]) -> None:
+        """Move watermarks over audio of which nothing is told; returns when that is durable."""
+        final = events.TranscriptFinal, events.TranscriptFinalData
+        await self._put(_Pending(*final, None, watermarks, None, self._clock()))
 
     async def run(self) -> None:
-        """Take the call over in the outbox, then store what is queued, for ever. Raises `Fenced`, also for a call that is over."""
-        lease = await self._retrying(lambda: self._outbox.own_call(self._call_sid, self._owner, b""))
-        if lease.ended:
-            raise Fenced(f"{self._call_sid} has its call.ended already")
-        self._sequence = lease.next_sequence
+        """Take the call over, then store what is queued, for ever. Raises `Fenced` and `Erased`."""
+        taken = await self._take_over()
+        self._sequence = taken.lease.next_sequence
+        self._lines = taken.lines[-1].number if taken.lines else 0
         while True:
             pending = await self._queue.get()
             if pending.event is events.CallStarted and self._sequence > 1:
                 continue  # an earlier process has told
             outgoing = self._number(pending)
+            lines = [] if pending.line is None else [replace(pending.line, number=self._lines + 1)]
             ended = pending.event is events.CallEnded
-            await self._retrying(
-                functools.partial(self._outbox.publish, lease, outgoing, pending.watermarks, ended=ended)
+            await persistently(
+                functools.partial(
+                    self._outbox.publish, taken.lease, outgoing, pending.watermarks, lines=lines, ended=ended
+                ),
+                self._call_sid,
             )
             self._sequence += len(outgoing)
+            self._lines += len(lines)
             if not pending.stored.done():
                 pending.stored.set_result(None)
 
+    async def _put(self, pending: _Pending) -> None:
+        await self._queue.put(pending)
+        await pending.stored
+
     def _number(self, pending: _Pending) -> list[Outgoing]:
         kind = _type(pending.event)
-        if kind not in self._subscribed:
+        if kind not in self._subscribed or pending.fields is None:
             return []
         data = pending.data(**self._about(), **pending.fields, sequence=self._sequence)
         body = events.encode(pending.event(timestamp=events.timestamp(pending.at), data=data))
         identity = events.event_id(self._call_sid, self._endpoint, self._sequence, kind)
         return [Outgoing(self._endpoint, self._sequence, identity, kind, body)]
 
-    async def _retrying(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask the outbox until it answers: while it is down, what was heard waits here and in the journal."""
-        delay = 0.0
-        while True:
-            try:
-                return await operation()
-            except OutboxDown as error:
-                if not delay:
-                    _logger.error("outbox_down", call_sid=self._call_sid, error=str(error))
-                delay = min(max(2 * delay, RETRY_FIRST_S), RETRY_LONGEST_S)
-                await asyncio.sleep(delay)
+
+async def persistently(operation: Callable[[], Awaitable[_T]], call_sid: str) -> _T:
+    """Ask the outbox until it answers: while it is down, what was heard waits here and in the journal."""
+    delay = 0.0
+    while True:
+        try:
+            return await operation()
+        except OutboxDown as error:
+            if not delay:
+                _logger.error("outbox_down", call_sid=call_sid, error=str(error))
+            delay = min(max(2 * delay, RETRY_FIRST_S), RETRY_LONGEST_S)
+            await asyncio.sleep(delay)
 
 
 def _type(event: type[Any]) -> str:

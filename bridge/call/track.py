@@ -17,21 +17,28 @@ FILL_LIMIT: Final = 5 * mulaw.SAMPLE_RATE
 IDLE_S: Final = 0.6
 """Nothing received for this long is a pause, not a late packet: stalls up to 0.25 s are common."""
 
+JOIN: Final = 2 * TOLERANCE
+"""Between two streams of a call nothing is silence: what lies there and is longer than this is missing."""
+
 IDLE_FILL: Final = mulaw.SAMPLE_RATE
 """Samples of silence that Whisper then hears, so that it finalises what was said before the pause."""
 
 
 class Track:
-    """Appends audio to a journal at its place on the call's clock. Sans-I/O; `now` is in seconds."""
+    """Appends audio to a journal at its place on the call's clock. Sans-I/O; `now` is in seconds.
 
-    def __init__(self, name: events.Track, journal: Journal, on_gap: Callable[[int, int], None]) -> None:
+    A journal that has audio already is gone on with.
+    """
+
+    def __init__(self, name: events.Track, journal: Journal, on_gap: Callable[[int, int, int], None]) -> None:
         self.name = name
         self.journal = journal
-        self.received_until = 0
+        self.received_until = journal.clock(journal.received) if journal.end else 0
         """Where the last received sample lies on the call's clock."""
-        self._on_gap = on_gap  # called with (start, end) on the call's clock
+        self._on_gap = on_gap  # called with (start, end) on the call's clock, and the offset where they meet
         self._received_at = 0.0
         self._filled = False  # silence was added for a pause that is not over
+        self._new_stream = False
         self._seconds = metrics.AUDIO_SECONDS.labels(name)
 
     def media(self, position: int | None, audio: bytes, now: float) -> None:
@@ -41,11 +48,21 @@ class Track:
             journal.seam(position or 0)
         elif position is not None:
             self._line_up(position)
+            self._new_stream = False
         journal.append(audio)
         self.received_until = journal.clock(journal.end)
         self._received_at = now
         self._filled = False
         self._seconds.inc(len(audio) / mulaw.SAMPLE_RATE)
+
+    def new_stream(self) -> None:
+        """Say that a later stream brings what comes from now on."""
+        self._new_stream = True
+
+    def missing_until(self, position: int) -> None:
+        """Report what was said and never came, up to `position` on the call's clock, where the call ended."""
+        if self.journal.end and position - self.received_until > JOIN:
+            self._on_gap(self.received_until, position, self.journal.received)
 
     def idle(self, now: float) -> bool:
         """Add silence once when nothing has been received for a while; True when it did."""
@@ -60,11 +77,11 @@ class Track:
 
     def _line_up(self, position: int) -> None:
         ahead = position - self.journal.clock(self.journal.end)
-        if position - self.received_until > FILL_LIMIT:
-            self._on_gap(self.received_until, position)
+        if position - self.received_until > (JOIN if self._new_stream else FILL_LIMIT):
             if not self._filled:
                 self._fill(IDLE_FILL)
-            self.journal.seam(position)
+            self.journal.seam(position, missing_from=self.received_until)
+            self._on_gap(self.received_until, position, self.journal.end)
         elif ahead >= TOLERANCE:
             self._fill(ahead)
         elif ahead <= -TOLERANCE:
@@ -74,5 +91,5 @@ class Track:
                 metrics.AUDIO_ANOMALIES.labels("backwards").inc()
 
     def _fill(self, samples: int) -> None:
-        self.journal.append(bytes([mulaw.SILENCE]) * samples)
+        self.journal.fill(samples)
         self._filled = True

@@ -19,7 +19,7 @@ from bridge.whisper import protocol
 from bridge.whisper.conversation import REJECTION_S
 from bridge.whisper.endpoint import Endpoint
 from bridge.whisper.protocol import Dialect, EndOfAudio, ServerError, Transcription
-from bridge.whisper.session import OPEN_TIMEOUT_S
+from bridge.whisper.route import OPEN_LONGEST_S
 from bridge.whisper.socket import ConnectFailed, SocketClosed, WhisperSocket
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Dictation:
     async def _connect(self) -> WhisperSocket:
         try:
             return await WhisperSocket.connect(
-                self._endpoint.url, api_key=self._endpoint.api_key, timeout=OPEN_TIMEOUT_S
+                self._endpoint.url, api_key=self._endpoint.api_key, timeout=OPEN_LONGEST_S
             )
         except ConnectFailed as failed:
             raise BridgeError(f"{failed}{_advice(failed.status, self._endpoint.url)}") from failed

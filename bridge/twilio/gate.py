@@ -10,12 +10,16 @@ from multidict import MultiDict
 
 from bridge import log, metrics
 from bridge.config import Config
+from bridge.outbox.outbox import OutboxDown
 from bridge.twilio.media import Start
 from bridge.twilio.signature import HEADER, Signatures
 from bridge.twilio.stream_token import PARAMETER, StreamTokens, Ticket, TokenRefused
 
 LOG_EVERY_S: Final = 1.0
 """At most one log line about refused signatures in this time; the counter has them all."""
+
+SPEND_S: Final = 2.0
+"""How long a stream waits to have its token noted; its audio waits with it."""
 
 BODY_S: Final = 5.0
 """How long a request's body may take; Twilio gives up on the whole answer after 15 s."""
@@ -35,6 +39,7 @@ class Gate:
         self.signatures = Signatures([token] if token else [], public_url)
         self._tokens = StreamTokens(token)
         self._spend = spend  # see `Outbox.spend`
+        self._admitted: dict[str, float] = {}  # nonce -> expiry, of tokens that this process let in
         self._verify = config.twilio.verify_signatures
         self._account_sid = config.twilio.account_sid
         self._public_url = public_url
@@ -90,9 +95,27 @@ class Gate:
         if not token and not self._verify:
             return _NOBODY
         ticket = self._tokens.read(token, call_sid=start.call_sid, account_sid=start.account_sid, now=now)
-        if not await self._spend(ticket.nonce, ticket.expires):
+        if not await self._admit(ticket, now):
             raise TokenRefused("used")
         return ticket
+
+    async def _admit(self, ticket: Ticket, now: float) -> bool:
+        """Note that a token was used; False if it was used before.
+
+        While the outbox is down this process alone knows, for a minute at most: a signed stream of a live call
+        is worth more than that.
+        """
+        self._admitted = {nonce: expires for nonce, expires in self._admitted.items() if expires > now}
+        if ticket.nonce in self._admitted:
+            return False
+        self._admitted[ticket.nonce] = ticket.expires
+        try:
+            async with asyncio.timeout(SPEND_S):
+                return await self._spend(ticket.nonce, ticket.expires)
+        except (OutboxDown, TimeoutError):
+            metrics.UNCHECKED_TOKENS.inc()
+            _logger.warning("token_unchecked", call_sid=ticket.call_sid)
+            return True
 
     def _refuse(self, url: str, *, present: bool) -> None:
         metrics.REFUSALS.labels("signature").inc()

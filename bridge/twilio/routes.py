@@ -11,10 +11,10 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import MultiDict
 
 from bridge import log, metrics
-from bridge.call.call import About, Call
+from bridge.call.call import Call
 from bridge.call.calls import Calls
+from bridge.call.memo import About, our_number
 from bridge.config import Config, NumberSettings
-from bridge.outbox.outbox import OutboxDown
 from bridge.twilio import twiml
 from bridge.twilio.gate import Gate
 from bridge.twilio.media import CALL_SID, Dtmf, Event, Ignored, Media, MediaStream, Refused, Start, Stop
@@ -23,8 +23,8 @@ from bridge.twilio.stream_token import TokenRefused
 START_S: Final = 5.0
 """A socket that has not said `start` by then is closed."""
 
-SPEND_S: Final = 10.0
-"""The outbox answers within milliseconds, or does not work."""
+ADOPTED_S: Final = 10.0
+"""How long a stream waits to learn whether its call is one that an earlier process left."""
 
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes of one WebSocket message, at most; Twilio's have about 350."""
@@ -50,12 +50,14 @@ class TwilioRoutes:
         spend: Callable[[str, float], Awaitable[bool]],
         unready: Callable[[], str],
         wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._gate = Gate(config, public_url, spend)
         self._calls = calls
         self._unready = unready
         self._wall = wall
+        self._monotonic = monotonic
         self._addresses = twiml.Addresses(
             media=f"{self._gate.signatures.stream_origin}/twilio/media",
             stream_status=f"{public_url}/twilio/stream-status",
@@ -88,13 +90,17 @@ class TwilioRoutes:
             metrics.VOICE_ANSWERS.labels("without_stream").inc()
             _logger.warning("call_not_streamed", call_sid=form.get("CallSid", "")[:64], reason=reason)
             return self._call_flow(form)
-        metrics.VOICE_ANSWERS.labels("stream").inc()
-        token = self._gate.issue(form, self._wall())
-        return _xml(twiml.with_stream(self._settings_of(form), self._addresses, token))
+        return self._with_stream(form)
 
     async def resume(self, request: web.Request) -> web.Response:
-        """The stream of a `<Connect>` is over, or a pause of ours ran out: the call goes on with its call flow."""
+        """The stream of a `<Connect>` is over, or a pause of ours ran out: the call goes on with its call flow.
+
+        If its stream was lost with the process that had it, it begins again.
+        """
         form = await self._gate.form(request)
+        call = self._calls.get(form.get("CallSid", ""))
+        if call is not None and call.waiting and not self._reason_against(form):
+            return self._with_stream(form)
         metrics.VOICE_ANSWERS.labels("resume").inc()
         return self._call_flow(form)
 
@@ -138,13 +144,15 @@ class TwilioRoutes:
 
     async def _admit(self, hang_up: Callable[[], None], start: Start) -> Call | Refused:
         """The call of a stream that may be transcribed."""
+        at = self._monotonic()
         try:
-            async with asyncio.timeout(SPEND_S):
-                ticket = await self._gate.redeem(start, self._wall())
+            ticket = await self._gate.redeem(start, self._wall())
+            async with asyncio.timeout(ADOPTED_S):
+                await self._calls.expected(start.call_sid)
         except TokenRefused as refused:
             return Refused(f"token_{refused}", f"the stream's token or account is refused: {refused}")
-        except (OutboxDown, TimeoutError):
-            return Refused("outbox_down", "the outbox is down or does not answer")
+        except TimeoutError:
+            return Refused("outbox_down", "the outbox is down, and an earlier process left this call")
         if reason := self._unready():
             return Refused("unready", reason)
         if self._calls.has_ended(start.call_sid):
@@ -152,7 +160,8 @@ class TwilioRoutes:
         parties = (ticket.from_, ticket.to, ticket.direction)
         about = About(start.call_sid, start.account_sid, *parties, start.parameters)
         tracks = start.tracks or ["inbound"]
-        return self._calls.start(about, self._settings(*parties), start.stream_sid, tracks, hang_up)
+        settings = self._settings(*parties)
+        return self._calls.start(about, settings, start.stream_sid, tracks, hang_up=hang_up, at=at)
 
     def _hang_up(self, socket: web.WebSocketResponse) -> None:
         """Close a stream's socket without waiting for it."""
@@ -171,6 +180,11 @@ class TwilioRoutes:
             return "the call has been transcribed to its end"
         return self._unready()
 
+    def _with_stream(self, form: MultiDict[str]) -> web.Response:
+        metrics.VOICE_ANSWERS.labels("stream").inc()
+        token = self._gate.issue(form, self._wall())
+        return _xml(twiml.with_stream(self._settings_of(form), self._addresses, token))
+
     def _call_flow(self, form: MultiDict[str]) -> web.Response:
         return _xml(twiml.without_stream(self._settings_of(form), self._addresses))
 
@@ -179,7 +193,7 @@ class TwilioRoutes:
 
     def _settings(self, from_: str, to: str, direction: str) -> NumberSettings:
         """The settings of our number in this call: the one called, or the one that calls."""
-        return self._config.for_number(from_ if direction.startswith("outbound") else to)
+        return self._config.for_number(our_number(from_, to, direction))
 
 
 class _Carried:
@@ -263,7 +277,7 @@ async def _carry(socket: web.WebSocketResponse, carried: _Carried) -> None:
 
 
 def _stopped(call: Call, stream_sid: str, reason: str) -> None:
-    if call.stream_sid == stream_sid:
+    if call.memo.stream_sid == stream_sid and not call.waiting:
         call.end(reason)
 
 

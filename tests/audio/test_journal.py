@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.audio import journal as module
-from bridge.audio.journal import SEGMENT, Journal, Unreadable
+from bridge.audio.journal import Journal, Unreadable
+from bridge.audio.remains import ENDS, SEGMENT
 
 
 def read(journal: Journal, offset: int, count: int) -> bytes:
@@ -64,7 +68,8 @@ def test_files_hold_what_was_appended_without_closing(journal: Journal, tmp_path
     audio = pattern(SEGMENT + 100)
     journal.append(audio)
     files = tmp_path / "track"
-    end = int.from_bytes((files / "end").read_bytes(), "little")
+    end, received = ENDS.unpack((files / "end").read_bytes())
+    assert received == end == len(audio)
     content = (files / "000000.ulaw").read_bytes() + (files / "000001.ulaw").read_bytes()
     assert content[:end] == audio
     assert (files / "000000.ulaw").stat().st_mode & 0o777 == 0o600
@@ -86,7 +91,7 @@ def test_seams_place_offsets_on_the_calls_clock(journal: Journal, tmp_path: Path
     journal.seam(80_000)
     journal.append(b"x" * 10)
     assert [journal.clock(o) for o in (0, 999, 1000, 1009)] == [800, 1799, 80_000, 80_009]
-    assert (tmp_path / "track" / "seams").read_text() == "0 800\n1000 80000\n"
+    assert (tmp_path / "track" / "seams").read_text() == "0 800 800\n1000 80000 80000\n"
     journal.close(delete=True)
 
 
@@ -159,3 +164,109 @@ def test_a_segment_that_cannot_be_read_is_named_and_can_be_given_up(journal: Jou
     assert read(journal, 2 * SEGMENT - 1, 5) == b"\xff" + audio[2 * SEGMENT : 2 * SEGMENT + 4]
     journal.close(delete=True)
     assert not (tmp_path / "track").exists()
+
+
+def test_what_an_earlier_process_left_is_gone_on_with(journal: Journal, tmp_path: Path) -> None:
+    audio = pattern(3 * SEGMENT + 77)
+    journal.seam(800)
+    journal.append(audio[: 2 * SEGMENT])
+    journal.release(SEGMENT)
+    journal.seam(2_000_000, missing_from=1_900_000)
+    journal.append(audio[2 * SEGMENT :])
+    journal.fill(8000)
+    reopened = Journal(tmp_path / "track")  # nothing was closed: the process was killed
+    assert (reopened.start, reopened.end) == (SEGMENT, len(audio) + 8000)
+    assert (reopened.received, reopened.lost) == (len(audio), [])
+    assert read(reopened, SEGMENT, 2 * SEGMENT + 77) == audio[SEGMENT:]
+    assert reopened.clock(SEGMENT) == 800 + SEGMENT
+    assert reopened.clock(reopened.received) == 2_000_000 + SEGMENT + 77
+    assert [gap.missing_from for gap in reopened.seams.gaps] == [1_900_000]
+    more = pattern(SEGMENT)
+    reopened.append(more)
+    assert read(reopened, len(audio) + 8000, SEGMENT) == more
+    again = Journal(tmp_path / "track")
+    assert read(again, SEGMENT, again.end - SEGMENT) == audio[SEGMENT:] + b"\xff" * 8000 + more
+    again.close(delete=True)
+    assert not (tmp_path / "track").exists()
+
+
+def test_a_journal_in_which_all_was_finalised_is_gone_on_with(journal: Journal, tmp_path: Path) -> None:
+    journal.append(pattern(SEGMENT))
+    journal.release(SEGMENT)
+    reopened = Journal(tmp_path / "track")
+    assert (reopened.start, reopened.end, reopened.lost) == (SEGMENT, SEGMENT, [])
+    reopened.append(b"more")
+    assert read(reopened, SEGMENT, 4) == b"more"
+    reopened.close(delete=True)
+
+
+def test_a_disk_without_room_still_shows_what_was_there(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    audio = pattern(SEGMENT + 10)
+    journal.append(audio)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    reopened = Journal(tmp_path / "track")
+    reopened.append(pattern(SEGMENT))
+    assert read(reopened, 0, 2 * SEGMENT + 10) == audio + pattern(SEGMENT)
+    reopened.close(delete=True)
+    assert not (tmp_path / "track").exists()
+
+
+def test_a_last_segment_that_cannot_be_opened_is_gone_on_behind(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    journal.append(pattern(SEGMENT + 10))
+    mapped = module._mapped
+
+    def refusing(path: Path, size: int) -> object:
+        if path.name == "000001.ulaw":
+            raise OSError(5, "Input/output error")
+        return mapped(path, size)
+
+    monkeypatch.setattr(module, "_mapped", refusing)
+    reopened = Journal(tmp_path / "track")
+    assert (reopened.end, reopened.lost) == (2 * SEGMENT, [(SEGMENT, SEGMENT + 10)])
+    reopened.append(b"more")
+    assert read(reopened, SEGMENT, 10) == b"\xff" * 10
+    assert read(reopened, 2 * SEGMENT, 4) == b"more"
+    reopened.close(delete=True)
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from bridge.audio.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+print("ready", flush=True)
+for number in itertools.count():
+    journal.append(number.to_bytes(2, "little") * 80)
+    journal.release(journal.end - 200_000)
+"""
+"""Appends frames of 160 bytes, each full of its number, as fast as it can."""
+
+
+def test_a_killed_process_leaves_only_whole_appends(tmp_path: Path) -> None:
+    directory = tmp_path / "track"
+    for kill in range(5):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE)
+        with process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                process.wait(0.02 * kill)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        journal = Journal(directory)
+        assert journal.lost == []
+        assert journal.received == journal.end
+        assert journal.end % 160 == 0
+        kept = read(journal, journal.start, journal.end - journal.start)[-journal.start % 160 :]
+        numbers = np.frombuffer(kept, "<u2").reshape(-1, 80)
+        assert (numbers == numbers[:, :1]).all()
+        assert (np.diff(numbers[:, 0].astype(int)) % 65536 == 1).all()
+        journal.close(delete=True)

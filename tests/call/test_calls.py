@@ -1,5 +1,7 @@
 import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from bridge.call import call as call_module
 from bridge.call import calls as module
 from bridge.local.twilio.script import Script
+from bridge.outbox.outbox import Erased, Fenced
 from tests.doubles.bridge import Setup, running
 from tests.doubles.numbered import NumberedWhisper, speech
 
@@ -45,7 +48,7 @@ async def test_what_is_cut_short_stays_on_disk(tmp_path: Path) -> None:
             await setup.bridge.calls.abandon()
             assert len(setup.bridge.calls) == 0
             await cancelled(task)
-        (journal,) = (tmp_path / "outbox" / "journal").glob("CA*/inbound")
+        (journal,) = (tmp_path / "outbox" / "journal").glob("*/CA*/inbound")
         assert (journal / "end").exists()
         assert list(journal.glob("*.ulaw"))
 
@@ -133,12 +136,112 @@ async def test_drain_waits_until_the_end_of_every_call_is_stored(
         outbox = setup.bridge._services.outbox
         publish = outbox.publish
 
-        async def slow(*arguments: Any, ended: bool = False) -> None:
+        async def slow(*arguments: Any, ended: bool = False, **options: Any) -> None:
             await asyncio.sleep(0.5 if ended else 0)
-            await publish(*arguments, ended=ended)
+            await publish(*arguments, ended=ended, **options)
 
         monkeypatch.setattr(outbox, "publish", slow)
         report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
         await setup.bridge.drain(asyncio.Event())
         events = await setup.ended(report.call_sid, timeout=2)
         assert events[-1].data["complete"]
+
+
+async def test_an_erased_call_is_over_and_its_audio_gone(tmp_path: Path) -> None:
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        task = await live(setup, whisper)
+        (call,) = setup.bridge.calls
+        call_sid = call.about.call_sid
+        earlier = tmp_path / "outbox" / "journal" / "another" / f"{call_sid}.1" / "inbound"
+        earlier.mkdir(parents=True)
+        assert await setup.bridge.calls.erase(call_sid)
+        assert not list((tmp_path / "outbox" / "journal").glob("*/CA*"))
+        assert len(setup.bridge.calls) == 0
+        assert setup.bridge.calls.has_ended(call_sid)  # no new stream of it is admitted
+        assert not await setup.bridge.calls.erase(call_sid)
+        assert not await setup.bridge.calls.erase("CA" + "0" * 32)
+        await cancelled(task)
+        report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
+        assert (await setup.ended(report.call_sid))[-1].data["complete"]
+
+
+@pytest.mark.parametrize(("refusal", "left"), [(Erased, 0), (Fenced, 1)])
+async def test_a_call_that_somebody_else_erased_leaves_no_audio_unlike_one_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: type[Fenced], left: int
+) -> None:
+    async with NumberedWhisper() as whisper:
+        async with running(tmp_path, whisper.url) as setup:
+            task = await live(setup, whisper)
+
+            async def refused(*_: object, **__: object) -> None:
+                raise refusal("the call is no longer ours")
+
+            monkeypatch.setattr(setup.bridge._services.outbox, "publish", refused)
+            async with asyncio.timeout(5):
+                while len(setup.bridge.calls):
+                    await asyncio.sleep(0.01)
+            await cancelled(task)
+        assert len(list((tmp_path / "outbox" / "journal").glob("*/CA*"))) == left
+
+
+async def test_audio_of_an_erased_call_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        task = await live(setup, whisper)
+
+        async def refused(*_: object, **__: object) -> None:
+            raise Erased("the call was erased")
+
+        def full(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(setup.bridge._services.outbox, "publish", refused)
+        monkeypatch.setattr("shutil.rmtree", full)
+        told = ""
+        async with asyncio.timeout(5):
+            while "call_not_erased" not in told:
+                await asyncio.sleep(0.01)
+                told += "".join(capfd.readouterr())
+        assert "could not be removed (Permission denied)" in told
+        await cancelled(task)
+        monkeypatch.undo()
+
+
+async def test_audio_that_cannot_be_removed_does_not_keep_a_call_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        monkeypatch.setattr("shutil.rmtree", refuse)
+        report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()
+        assert (await setup.ended(report.call_sid))[-1].data["complete"]
+        async with asyncio.timeout(5):
+            while len(setup.bridge.calls):
+                await asyncio.sleep(0.01)
+        assert "journal_not_removed" in "".join(capfd.readouterr())
+        monkeypatch.undo()
+
+
+async def test_after_a_standstill_no_call_is_idle_before_its_media_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_AFTER_S", 0.02)
+    looks: list[float] = []
+    async with running(tmp_path, "ws://127.0.0.1:9/") as setup:
+        calls = setup.bridge.calls
+        monkeypatch.setattr(type(calls), "__iter__", lambda _: iter([SimpleNamespace(idle=looks.append)]))
+        async with asyncio.timeout(5):
+            while not looks:
+                await asyncio.sleep(0.001)
+        before = len(looks)
+        time.sleep(0.1)  # noqa: ASYNC251 - the process stands still
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(looks) == before
+        async with asyncio.timeout(5):
+            while len(looks) == before:
+                await asyncio.sleep(0.001)
+        monkeypatch.undo()

@@ -2,14 +2,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bridge import events, metrics
 from bridge.call import publisher as module
-from bridge.call.publisher import Publisher
-from bridge.outbox.outbox import CallLease, Fenced, OutboxDown, Outgoing
+from bridge.call.publisher import Publisher, Taken, take_over
+from bridge.outbox.outbox import CallLease, Erased, Fenced, Line, OutboxDown, Outgoing
 
 ABOUT = {
     "call_sid": "CA1",
@@ -30,14 +31,25 @@ class Outbox:
         self.down = 0
         self.fenced = False
         self.over = False
+        self.erased = False
         self.stored: list[Outgoing] = []
+        self.lines: list[Line] = []
         self.watermarks: dict[str, int] = {}
         self.ended = False
+        self.epoch = 1
+        self.owner = ""
 
-    async def own_call(self, call_sid: str, owner: str, meta: bytes) -> CallLease:
+    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
         self._fail()
-        assert meta == b""
-        return CallLease(call_sid, owner, 1, self.next_sequence, {}, ended=self.over)
+        if only_from not in {"", self.owner}:
+            raise Fenced("another process has the call")
+        lease = CallLease(call_sid, owner, self.epoch, self.next_sequence, {}, ended=self.over, meta=meta)
+        return replace(lease, erased=self.erased)
+
+    async def transcript(self, call_sid: str) -> list[Line]:
+        assert call_sid == "CA1"
+        self._fail()
+        return list(self.lines)
 
     async def publish(
         self,
@@ -45,13 +57,17 @@ class Outbox:
         outgoing: Sequence[Outgoing],
         watermarks: Mapping[str, int],
         *,
+        lines: Sequence[Line] = (),
         ended: bool = False,
     ) -> None:
         assert lease.call_sid == "CA1"
         self._fail()
+        if self.erased:
+            raise Erased("the call was erased")
         if self.fenced:
             raise Fenced("another process has the call")
         self.stored += outgoing
+        self.lines += lines
         self.watermarks |= watermarks
         self.ended |= ended
 
@@ -61,12 +77,16 @@ class Outbox:
             raise OutboxDown("the disk is away")
 
 
+async def taken(outbox: Outbox, *, only_from: str = "") -> Taken:
+    return await take_over(outbox, "CA1", "me", b"memo", only_from=only_from)  # type: ignore[arg-type]  # as below
+
+
 @asynccontextmanager
 async def publisher(outbox: Outbox, *subscribed: str) -> AsyncIterator[tuple[Publisher, asyncio.Task[None]]]:
     made = Publisher(
         outbox,  # type: ignore[arg-type]  # the part that is used
         call_sid="CA1",
-        owner="me",
+        take_over=lambda: taken(outbox),
         endpoint="https://agent.example.com/",
         subscribed=frozenset(subscribed or ("call.started", "call.dtmf", "call.ended")),
         about=lambda: ABOUT,
@@ -119,6 +139,15 @@ async def test_events_nobody_asked_for_take_no_number_but_move_the_watermark() -
     assert outbox.watermarks == {"inbound": 80}
 
 
+async def test_watermarks_may_move_over_what_is_not_told() -> None:
+    outbox = Outbox()
+    async with publisher(outbox, "transcript.final", "call.dtmf") as (to, _):
+        await to.settle({"inbound": 800})
+        assert outbox.watermarks == {"inbound": 800}
+        await digit(to, "1")
+    assert sequences(outbox) == [1]
+
+
 async def test_while_the_outbox_is_down_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
     outbox = Outbox()
@@ -164,14 +193,6 @@ async def test_a_full_queue_drops_digits_and_says_so(monkeypatch: pytest.MonkeyP
     assert metrics.EVENTS_DROPPED._value.get() - dropped == 2
 
 
-async def test_a_call_that_has_its_call_ended_gets_nothing_more() -> None:
-    outbox = Outbox()
-    outbox.over = True
-    async with publisher(outbox) as (_, task):
-        with pytest.raises(Fenced, match=r"has its call\.ended already"):
-            await task
-
-
 async def test_a_call_that_an_earlier_process_began_is_not_begun_again() -> None:
     outbox = Outbox()
     outbox.next_sequence = 4
@@ -179,3 +200,50 @@ async def test_a_call_that_an_earlier_process_began_is_not_begun_again() -> None
         to.post(events.CallStarted, events.CallStartedData, tracks=["inbound"])
         await digit(to, "1")
     assert [(s.type, s.sequence) for s in outbox.stored] == [("call.dtmf", 4)]
+
+
+async def test_what_was_said_is_stored_and_counted_whoever_is_told() -> None:
+    outbox = Outbox()
+    outbox.epoch = 2
+    outbox.lines = [Line(1, "inbound", 0, 10, "before")]
+    async with publisher(outbox, "call.ended") as (to, _):
+        for number in range(2):
+            line = Line(0, "inbound", 20 + number, 30, f"after {number}")
+            await to.publish(events.CallDtmf, events.CallDtmfData, line=line, digit="1")
+    assert outbox.stored == []
+    assert [(line.number, line.text) for line in outbox.lines[1:]] == [(2, "after 0"), (3, "after 1")]
+
+
+async def test_a_call_is_taken_over_with_what_was_said_in_it() -> None:
+    outbox = Outbox()
+    outbox.down, outbox.lines = 1, [Line(1, "inbound", 0, 10, "before")]
+    assert (await taken(outbox)).lines == []  # nobody had it before: there is nothing to ask for
+    outbox.epoch = 2
+    assert (await taken(outbox)).lines == outbox.lines
+    outbox.over = True
+    assert (await taken(outbox)).lease.ended
+
+
+async def test_a_call_is_left_to_whoever_has_it_now() -> None:
+    outbox = Outbox()
+    outbox.owner = "somebody"
+    with pytest.raises(Fenced):
+        await taken(outbox, only_from="me")
+
+
+async def test_a_call_that_was_erased_is_told_from_one_that_is_over() -> None:
+    outbox = Outbox()
+    outbox.over = outbox.erased = True
+    outbox.down = 1
+    async with publisher(outbox) as (_, task):
+        with pytest.raises(Erased):
+            await task
+    assert outbox.stored == []
+
+
+async def test_a_gap_is_stored_with_how_far_it_was_told() -> None:
+    outbox = Outbox()
+    async with publisher(outbox) as (to, _):
+        to.post(events.CallDtmf, events.CallDtmfData, watermarks={"inbound.gaps": 7}, digit="1")
+        await digit(to, "2")
+    assert outbox.watermarks == {"inbound.gaps": 7}

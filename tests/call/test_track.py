@@ -10,9 +10,9 @@ FRAME = b"\x01" * 160
 
 class Setup:
     def __init__(self, directory: Path) -> None:
-        self.gaps: list[tuple[int, int]] = []
+        self.gaps: list[tuple[int, int, int]] = []
         self.journal = Journal(directory / "track")
-        self.track = Track("inbound", self.journal, lambda start, end: self.gaps.append((start, end)))
+        self.track = Track("inbound", self.journal, lambda *gap: self.gaps.append(gap))
 
     def at(self, ms: int | None, now: float = 0.0, audio: bytes = FRAME) -> None:
         self.track.media(None if ms is None else ms * 8, audio, now)
@@ -50,7 +50,8 @@ def test_a_hole_up_to_five_seconds_is_silence(setup: Setup, hole_ms: int) -> Non
 def test_a_longer_hole_is_reported_once_with_its_place(setup: Setup) -> None:
     setup.at(0)
     setup.at(20 + 5001)
-    assert setup.gaps == [(20 * 8, 5021 * 8)]
+    assert setup.gaps == [(20 * 8, 5021 * 8, 160 + IDLE_FILL)]
+    assert [(gap.missing_from, gap.clock) for gap in setup.journal.seams.gaps] == [(20 * 8, 5021 * 8)]
     # Whisper hears a short silence instead, which ends the utterance, and times go on after the hole.
     assert setup.journal.end == 320 + IDLE_FILL
     assert setup.track.ms(setup.journal.end) == 5041
@@ -105,3 +106,51 @@ def test_audio_that_was_only_late_belongs_before_the_silence(setup: Setup) -> No
 
 def test_a_pause_before_the_first_audio_is_nothing(setup: Setup) -> None:
     assert not setup.track.idle(1000.0)
+
+
+@pytest.mark.parametrize("missing_ms", [41, 500, 70_000])
+def test_between_two_streams_nothing_is_silence(setup: Setup, missing_ms: int) -> None:
+    setup.at(0)
+    setup.track.new_stream()
+    setup.at(20 + missing_ms)
+    setup.at(40 + missing_ms)
+    assert setup.gaps == [(20 * 8, (20 + missing_ms) * 8, 160 + IDLE_FILL)]
+    assert setup.track.ms(setup.journal.end) == 60 + missing_ms
+
+
+@pytest.mark.parametrize("off_ms", [-30, 0, 19, 40])
+def test_two_streams_may_meet_a_little_off(setup: Setup, off_ms: int) -> None:
+    setup.at(0)
+    setup.track.new_stream()
+    setup.at(20 + off_ms)
+    assert setup.gaps == []
+
+
+def test_another_track_has_the_gap_when_its_own_audio_comes(setup: Setup) -> None:
+    setup.at(0)
+    setup.track.new_stream()
+    setup.at(None)
+    setup.at(3000)
+    assert [gap[:2] for gap in setup.gaps] == [(40 * 8, 3000 * 8)]
+
+
+def test_a_journal_with_audio_is_gone_on_with(setup: Setup, tmp_path: Path) -> None:
+    setup.at(100)
+    setup.at(120)
+    setup.track.idle(1.0)
+    again = Setup(tmp_path)
+    assert again.track.received_until == 140 * 8
+    assert again.track.idle(0.7)  # what was said is not held back until a stream comes
+    again.track.new_stream()
+    again.at(2000)
+    assert again.gaps == [(140 * 8, 2000 * 8, 320 + 2 * IDLE_FILL)]
+    assert again.track.ms(again.journal.end) == 2020
+
+
+def test_what_never_came_before_the_end_is_told(setup: Setup) -> None:
+    setup.track.missing_until(80_000)
+    setup.at(0)
+    setup.track.missing_until(60 * 8)
+    assert setup.gaps == []
+    setup.track.missing_until(80_000)
+    assert setup.gaps == [(160, 80_000, 160)]

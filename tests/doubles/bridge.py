@@ -41,8 +41,19 @@ class Setup:
         return [r for r in self.receiver.received if r.call_sid == call_sid]
 
 
-def settings(directory: Path, whisper_url: str, webhook_url: str, **sections: dict[str, Any]) -> Config:
-    """A configuration for tests; `sections` override keys."""
+def settings(
+    directory: Path,
+    whisper_url: str,
+    webhook_url: str,
+    *,
+    replay_speed: float = 100.0,
+    **sections: dict[str, Any],
+) -> Config:
+    """A configuration for tests; `sections` override keys.
+
+    Simulated calls may run many times faster than real ones, and so must what is sent: `replay_speed` may be
+    more than a real configuration allows.
+    """
     values: dict[str, dict[str, Any]] = {
         "server": {"port": 0, "public_url": PUBLIC_URL},
         "twilio": {"account_sid": ACCOUNT.sid, "auth_token": ACCOUNT.auth_token},
@@ -54,8 +65,7 @@ def settings(directory: Path, whisper_url: str, webhook_url: str, **sections: di
     for section, changes in sections.items():
         values.setdefault(section, {}).update(changes)
     config = Config.model_validate({**values, "numbers": numbers})
-    # Simulated calls may run many times faster than real ones, and so must what is sent.
-    whisper = config.whisper.model_copy(update={"replay_speed": 100.0})
+    whisper = config.whisper.model_copy(update={"replay_speed": replay_speed})
     return config.model_copy(update={"whisper": whisper})
 
 

@@ -8,6 +8,7 @@ from multidict import MultiDict
 
 from bridge.config import Config
 from bridge.local.twilio.account import Account
+from bridge.outbox.outbox import OutboxDown
 from bridge.twilio import gate as module
 from bridge.twilio.gate import Gate
 from bridge.twilio.media import Start
@@ -87,3 +88,20 @@ async def test_only_without_signatures_a_stream_may_come_without_a_token() -> No
     assert (await lenient.redeem(start({}), now=0.0)).from_ == ""
     with pytest.raises(TokenRefused, match="forged"):
         await lenient.redeem(start({PARAMETER: "v1.x.y"}), now=0.0)
+
+
+async def test_while_the_outbox_is_down_a_token_still_serves_once() -> None:
+    one = gate()
+    token = one.issue(FORM, 100.0)
+
+    async def down(_nonce: str, _expires: float) -> bool:
+        raise OutboxDown("away")
+
+    one._spend = down
+    assert (await one.redeem(start({PARAMETER: token}), 110.0)).call_sid == "CA1"
+    with pytest.raises(TokenRefused, match="used"):
+        await one.redeem(start({PARAMETER: token}), 111.0)
+    assert len(one._admitted) == 1
+    other = one.issue(FORM, 300.0)
+    await one.redeem(start({PARAMETER: other}), 300.0)
+    assert len(one._admitted) == 1, "what has expired is forgotten"

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from bridge.local.twilio.script import Digit, Script
+from bridge.outbox.outbox import OutboxDown
 from bridge.twilio import gate as gate_module
 from bridge.twilio import routes as module
 from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, Setup, running
@@ -353,10 +354,26 @@ async def test_a_token_is_not_admitted_again_after_a_restart(tmp_path: Path) -> 
             assert setup.receiver.received == []
 
 
-async def test_an_outbox_that_is_down_takes_no_stream(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client):
-        token = await token_of(setup, client)
-        await setup.bridge._services.outbox.close()
-        async with upgrade(setup, client) as socket:
-            await socket.send_str(start(token))
-            assert (await socket.receive(timeout=5)).data == 1008
+async def test_a_stream_that_comes_while_the_outbox_is_down_is_transcribed_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = True
+
+    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+        outbox = setup.bridge._services.outbox
+        for name in ("spend", "own_call", "publish"):
+            works = getattr(outbox, name)
+
+            async def moody(*args: Any, works: Any = works, **options: Any) -> Any:
+                if down:
+                    raise OutboxDown("the disk is away")
+                return await works(*args, **options)
+
+            monkeypatch.setattr(outbox, name, moody)
+        # The gate has the method that was there when it was made.
+        setup.bridge.twilio._gate._spend = outbox.spend
+        report = await setup.call({"inbound": speech(range(40, 44))}).run()
+        down = False
+        events = await setup.ended(report.call_sid)
+    assert [event.type for event in events] == ["call.started", "transcript.final", "call.ended"]
+    assert events[1].data["text"] == "w40 w41 w42 w43"

@@ -1,6 +1,6 @@
 from xml.etree import ElementTree as ET
 
-from bridge.config import NumberSettings, TwilioConfig, WebhookConfig, WhisperConfig
+from bridge.config import NumberSettings, TranscriptConfig, TwilioConfig, WebhookConfig, WhisperConfig
 from bridge.twilio.twiml import Addresses, with_stream, without_stream
 
 ADDRESSES = Addresses(
@@ -11,7 +11,9 @@ ADDRESSES = Addresses(
 
 
 def number(then: str = "", **twilio: str) -> NumberSettings:
-    return NumberSettings("+1", then, TwilioConfig.model_validate(twilio), WhisperConfig(), WebhookConfig())
+    return NumberSettings(
+        "+1", then, TwilioConfig.model_validate(twilio), WhisperConfig(), WebhookConfig(), TranscriptConfig()
+    )
 
 
 def test_start_streams_both_tracks_and_goes_on_with_the_call_flow() -> None:

@@ -33,6 +33,8 @@ class StreamReport:
     """As the bridge wrote it, and as it was signed."""
     status: int | None = None
     """HTTP status of the handshake: 101 when it opened, None when nothing answered."""
+    first_frame: int = 0
+    """The frame of the call, 20 ms each, with which it began."""
     frames: int = 0
     """Media messages sent, both tracks."""
     late_s: MutableSequence[float] = field(default_factory=lambda: array("d"), repr=False)

@@ -5,14 +5,14 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Mapping, MutableSequence
+from collections.abc import Callable, Mapping, MutableSequence
 from typing import Final, Literal
 
 import aiohttp
 
 from bridge.local.twilio.message import CONNECTED, Writer
 from bridge.local.twilio.report import StreamReport
-from bridge.local.twilio.script import FRAME_BYTES, FRAME_MS, Script, beats
+from bridge.local.twilio.script import FRAME_BYTES, FRAME_MS, Beat, Script, beats
 from bridge.local.twilio.twiml import Stream, Track
 
 HANDSHAKE_S: Final = 10.0
@@ -49,10 +49,12 @@ class MediaStream:
         self.opened = asyncio.Event()
         """Set when the handshake is through, whatever came of it."""
 
-    async def run(self, target: str, signature: str, first: int, frames: int, over: asyncio.Event) -> None:
-        """Play frames `first` to `frames` of the call to `target`, until they or the call are `over`.
+    async def run(
+        self, target: str, signature: str, first: Callable[[], Beat], frames: int, over: asyncio.Event
+    ) -> None:
+        """Play the call to `target` up to `frames`, until they or the call are `over`.
 
-        `over` is set when the audio is: whoever speaks then hangs up. Nothing is raised for what the
+        `first` is asked when the socket is open: with which frame to begin, and in how many seconds. `over` is set when the audio is: whoever speaks then hangs up. Nothing is raised for what the
         bridge does; it is written into the report.
         """
         async with aiohttp.ClientSession() as session:
@@ -63,7 +65,7 @@ class MediaStream:
             if socket_ is None:
                 return
             tasks = (
-                asyncio.create_task(self._send(socket_, first, frames)),
+                asyncio.create_task(self._send(socket_, first(), frames)),
                 asyncio.create_task(self._read(socket_)),
                 asyncio.create_task(over.wait()),
             )
@@ -118,13 +120,15 @@ class MediaStream:
             if self._report.closed_by_bridge and not self._report.error:
                 self._report.error = _close_error(self._report.close_code)
 
-    async def _send(self, ws: aiohttp.ClientWebSocketResponse, first: int, frames: int) -> None:
+    async def _send(self, ws: aiohttp.ClientWebSocketResponse, begin: Beat, frames: int) -> None:
         """Everything from `connected` to the last frame. Raises ConnectionError or TimeoutError."""
         script, stream, write = self._script, self._stream, self._writer
         loop = asyncio.get_running_loop()
+        self._report.first_frame = first = begin.frame
         digits = sorted(script.digits, key=lambda digit: digit.at_ms) if stream.bidirectional else []
         digits = [digit for digit in digits if digit.at_ms >= first * FRAME_MS]
         audio = [(track, self._audio.get(track, b"")) for track in stream.tracks]
+        await asyncio.sleep(begin.due_s)  # then `start` and the first frame leave together
         await self._text(ws, CONNECTED)
         await self._text(ws, write.start(stream.tracks, stream.parameters))
         begun = loop.time()

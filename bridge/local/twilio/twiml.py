@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from typing import Final, Literal
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from bridge.local.twilio.address import is_loopback
@@ -13,16 +13,16 @@ LIMIT_BYTES: Final = 64 * 1024
 PARAMETER_LIMIT: Final = 500
 """Name and value of a `<Parameter>` together stay below this many characters."""
 
-_TRACKS: Final = {
-    "inbound_track": ("inbound",),
-    "outbound_track": ("outbound",),
-    "both_tracks": ("inbound", "outbound"),
-}
-
 _HOLDING: Final = frozenset({"Dial", "Enqueue", "Record", "Gather", "Leave"})
 """Verbs that keep the call up until somebody hangs up, as far as this simulation goes."""
 
 Track = Literal["inbound", "outbound"]
+
+TRACKS: Final[dict[str, tuple[Track, ...]]] = {
+    "inbound_track": ("inbound",),
+    "outbound_track": ("outbound",),
+    "both_tracks": ("inbound", "outbound"),
+}
 
 
 class TwimlError(Exception):
@@ -113,7 +113,7 @@ def _verbs(element: ET.Element, base: str) -> list[Verb]:
 
 def _stream(element: ET.Element, base: str, *, bidirectional: bool) -> Stream:
     track = element.get("track", "inbound_track")
-    if track not in _TRACKS or (bidirectional and track != "inbound_track"):
+    if track not in TRACKS or (bidirectional and track != "inbound_track"):
         where = "<Connect>" if bidirectional else "<Start>"
         raise TwimlError(f"Invalid track of <Stream> in {where}: {track!r}.")
     parameters = {child.get("name", ""): child.get("value", "") for child in element.iter("Parameter")}
@@ -126,7 +126,7 @@ def _stream(element: ET.Element, base: str, *, bidirectional: bool) -> Stream:
     return Stream(
         url=_media_url(element.get("url", ""), base),
         bidirectional=bidirectional,
-        tracks=cast("tuple[Track, ...]", _TRACKS[track]),
+        tracks=TRACKS[track],
         name=element.get("name", ""),
         parameters=parameters,
         status_callback=urljoin(base, callback) if callback else None,

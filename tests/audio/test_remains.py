@@ -1,0 +1,181 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.audio.journal import Journal
+from bridge.audio.remains import ENDS, SEGMENT, read
+
+WHOLE = 3 * SEGMENT + 1000
+
+
+@pytest.fixture
+def track(tmp_path: Path) -> Path:
+    """Three segments and a part of the fourth, of bytes 1."""
+    journal = Journal(tmp_path / "track")
+    journal.seam(0)
+    journal.append(b"\x01" * WHOLE)
+    return tmp_path / "track"
+
+
+def heard(track: Path) -> tuple[Journal, bytes]:
+    """The journal opened again, and all that can be read of it; it still takes audio."""
+    journal = Journal(track)
+    journal.append(b"\x02" * 10)
+    out = np.empty(journal.end - journal.start, np.uint8)
+    journal.read_into(journal.start, out)
+    assert out[-10:].tobytes() == b"\x02" * 10
+    return journal, out[:-10].tobytes()
+
+
+def test_whole_remains_lose_nothing(track: Path) -> None:
+    found = read(track)
+    assert (found.start, found.end, found.received, found.lost) == (0, WHOLE, WHOLE, [])
+    journal, audio = heard(track)
+    assert audio == b"\x01" * WHOLE
+    journal.close(delete=True)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"1234567", ENDS.pack(1 << 60, 1), ENDS.pack(5, 5)])
+def test_without_a_usable_end_the_audio_itself_says_where_it_ends(track: Path, content: bytes | None) -> None:
+    (track / "end").unlink()
+    if content is not None:
+        (track / "end").write_bytes(content)
+    found = read(track)
+    assert (found.end, found.received, found.lost) == (WHOLE, WHOLE, [])
+    journal, audio = heard(track)
+    assert audio == b"\x01" * WHOLE
+    journal.close(delete=True)
+
+
+def test_an_append_that_was_killed_between_two_segments_leaves_nothing_behind(track: Path) -> None:
+    (track / "end").write_bytes(ENDS.pack(3 * SEGMENT - 7, 3 * SEGMENT - 7))
+    journal, audio = heard(track)
+    assert audio == b"\x01" * (3 * SEGMENT - 7)
+    journal.append(b"\x03" * SEGMENT)
+    journal.close(delete=True)
+    assert not track.exists()
+
+
+def test_a_missing_segment_in_the_middle_is_named_and_silent(track: Path) -> None:
+    (track / "000001.ulaw").unlink()
+    journal, audio = heard(track)
+    assert journal.lost == [(SEGMENT, 2 * SEGMENT)]
+    assert audio == b"\x01" * SEGMENT + b"\xff" * SEGMENT + b"\x01" * (SEGMENT + 1000)
+    journal.close(delete=True)
+    assert not track.exists()
+
+
+def test_segments_that_stayed_in_memory_are_named_and_gone_on_behind(track: Path) -> None:
+    (track / "000002.ulaw").unlink()
+    (track / "000003.ulaw").unlink()
+    journal, audio = heard(track)
+    assert journal.lost == [(2 * SEGMENT, WHOLE)]
+    assert journal.received == 4 * SEGMENT + 10
+    assert audio == b"\x01" * 2 * SEGMENT + b"\xff" * 2 * SEGMENT
+    journal.close(delete=True)
+
+
+def test_a_short_segment_is_used_as_far_as_it_goes(track: Path) -> None:
+    os.truncate(track / "000001.ulaw", 100)
+    os.truncate(track / "000003.ulaw", 400)
+    journal, audio = heard(track)
+    assert journal.lost == [(SEGMENT + 100, 2 * SEGMENT), (3 * SEGMENT + 400, WHOLE)]
+    silence = b"\xff" * (SEGMENT - 100)
+    assert audio == b"\x01" * (SEGMENT + 100) + silence + b"\x01" * (SEGMENT + 400) + b"\xff" * 600
+    journal.close(delete=True)
+
+
+def test_an_empty_segment_is_none_and_a_long_one_is_cut(track: Path) -> None:
+    os.truncate(track / "000000.ulaw", 0)
+    os.truncate(track / "000001.ulaw", 2 * SEGMENT)
+    journal, audio = heard(track)
+    assert journal.lost == [(0, SEGMENT)]
+    assert audio == b"\xff" * SEGMENT + b"\x01" * (2 * SEGMENT + 1000)
+    journal.close(delete=False)
+
+
+def test_no_segment_at_all_is_a_loss_of_unknown_length(track: Path) -> None:
+    for segment in track.glob("*.ulaw"):
+        segment.unlink()
+    journal, audio = heard(track)
+    assert journal.lost == [(0, WHOLE)]
+    assert audio == b""
+    journal.close(delete=True)
+
+
+@pytest.mark.parametrize("text", [b"", b"0 8", b"\xff\xfe\n", b"0 0 0\n12 \n", b"9" * 5000 + b"\n"])
+def test_torn_seams_are_left_out_and_more_can_follow(track: Path, text: bytes) -> None:
+    (track / "seams").write_bytes(text)
+    journal = Journal(track)
+    assert journal.clock(WHOLE) == WHOLE
+    journal.seam(10**6)
+    journal.append(b"x")
+    assert Journal(track).clock(WHOLE) == 10**6
+    journal.close(delete=True)
+
+
+def test_many_files_are_looked_at_without_being_kept_in_mind(
+    track: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Entry:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    class Entries:
+        def __enter__(self) -> "map[Entry]":
+            return map(Entry, (f"{number:06d}.ulaw" for number in range(10**6)))
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    (track / "end").write_bytes(ENDS.pack(10**6 * SEGMENT, 10**6 * SEGMENT))
+    monkeypatch.setattr(os, "scandir", lambda _: Entries())
+    found = read(track, limit=20 * SEGMENT)
+    assert len(found.absent) == 20
+    assert found.lost == [((10**6 - 20) * SEGMENT, 10**6 * SEGMENT)]
+
+
+def damages() -> st.SearchStrategy[Callable[[Path], None]]:
+    names = st.sampled_from(["end", "seams", *(f"{number:06d}.ulaw" for number in range(5))])
+
+    def unlink(name: str) -> Callable[[Path], None]:
+        return lambda track: (track / name).unlink(missing_ok=True)
+
+    def write(name: str, content: bytes) -> Callable[[Path], None]:
+        def damage(track: Path) -> None:
+            (track / name).write_bytes(content)
+
+        return damage
+
+    def cut(name: str, size: int) -> Callable[[Path], None]:
+        return lambda track: os.truncate(track / name, size) if (track / name).exists() else None
+
+    return st.one_of(
+        st.builds(unlink, names),
+        st.builds(write, names, st.binary(max_size=40)),
+        st.builds(cut, names, st.integers(0, 2 * SEGMENT)),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(harm=st.lists(damages(), max_size=6))
+def test_no_damage_is_a_traceback_and_what_is_lost_is_named(
+    tmp_path_factory: pytest.TempPathFactory, harm: list[Callable[[Path], None]]
+) -> None:
+    track = tmp_path_factory.mktemp("journals") / "track"
+    whole = Journal(track)
+    whole.seam(0)
+    whole.append(b"\x01" * WHOLE)
+    for damage in harm:
+        damage(track)
+    journal, audio = heard(track)
+    assert audio.count(b"\x01") <= WHOLE
+    assert journal.start % SEGMENT == 0
+    assert all(begin < end <= journal.end for begin, end in journal.lost)
+    journal.seam(10**7)
+    journal.close(delete=True)

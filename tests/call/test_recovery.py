@@ -1,0 +1,503 @@
+import asyncio
+import json
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.audio.remains import SEGMENT
+from bridge.call import call as call_module
+from bridge.call import recovery as module
+from bridge.call.memo import Memo
+from bridge.local.receiver import Received, Receiver
+from bridge.local.twilio.call import SimulatedCall
+from bridge.local.twilio.rest import RestApi
+from bridge.local.twilio.script import Script
+from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.sqlite import Sqlite
+from bridge.serve import Bridge, opened
+from tests.chaos.port import free_port
+from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, SECRET, settings
+from tests.doubles.numbered import NumberedWhisper, speech
+from tests.doubles.process import Around, serving
+
+
+@dataclass
+class World:
+    """Everything around a bridge that is killed."""
+
+    whisper: NumberedWhisper
+    receiver: Receiver
+    twilio: RestApi
+    around: Around
+
+    def call(self, words: int, script: Script | None = None, **tracks: bytes) -> SimulatedCall:
+        audio: Any = {"inbound": speech(range(words)), **tracks}
+        voice = f"http://127.0.0.1:{self.around.port}/twilio/voice"
+        return self.twilio.add(SimulatedCall(ACCOUNT, voice, audio, script, public_url=PUBLIC_URL))
+
+    async def ended(self, call: SimulatedCall, timeout: float = 20) -> list[Received]:
+        """Every event of a call, each once, when its last one has come."""
+        call_sid = call.report.call_sid
+        await self.receiver.wait_for(lambda r: r.type == "call.ended" and r.call_sid == call_sid, timeout)
+        first = {r.webhook_id: r for r in reversed(self.receiver.received) if r.call_sid == call_sid}
+        return sorted(first.values(), key=lambda r: r.data["sequence"])
+
+    def bridge(self, **sections: Any) -> AbstractAsyncContextManager[Bridge]:
+        """A bridge in this process; to leave it is, for its calls, as if it was killed."""
+        around = self.around
+        sections = (
+            dict[str, Any]()
+            | {"server": {"port": around.port}, "twilio": {"api_base_url": self.twilio.url}}
+            | sections
+        )
+        return opened(settings(around.directory, self.whisper.url, self.receiver.url, **sections))
+
+    async def left(self, words: int = 6, *, silent: bool = False, **sections: Any) -> SimulatedCall:
+        """A call in whose middle a bridge was left; it is over meanwhile. `silent`: nothing was finalised."""
+        self.whisper.mute = set(range(100)) if silent else set()
+        call = self.call(200, Script(speed=4))
+        async with self.bridge(**sections) as bridge:
+            task = asyncio.create_task(call.run())
+            await self.receiver.wait_for_type("call.started", call_sid=call.report.call_sid)
+            while len(call.report.sent) < words * 13 + words // 4 * 20:
+                await asyncio.sleep(0.01)
+            while bridge.calls.get(call.report.call_sid) is None:
+                await asyncio.sleep(0.01)
+        call.hang_up()
+        await task
+        self.whisper.mute = set()
+        return call
+
+    def journals(self) -> list[Path]:
+        return list((self.around.directory / "outbox" / "journal").glob("*/CA*"))
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with NumberedWhisper() as whisper, Receiver(SECRET) as receiver, RestApi(ACCOUNT) as twilio:
+        base = f'api_base_url = "{twilio.url}"'
+        around = Around(tmp_path, whisper.url, receiver.url, twilio=base, port=free_port())
+        yield World(whisper, receiver, twilio, around)
+
+
+@asynccontextmanager
+async def killed_in(
+    world: World, *calls: SimulatedCall, after: float = 2.0
+) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """A bridge is killed in the middle of these calls, which go on."""
+    async with serving(world.around) as bridge:
+        await bridge.port()
+        tasks = [asyncio.create_task(call.run()) for call in calls]
+        for call in calls:
+            await world.receiver.wait_for_type("call.started", call_sid=call.report.call_sid)
+        await asyncio.sleep(after)
+        await bridge.kill()
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def words(events: list[Received], track: str = "inbound") -> list[int]:
+    finals = [e.data for e in events if e.type == "transcript.final" and e.data["track"] == track]
+    return [int(word[1:]) for final in finals for word in final["text"].split()]
+
+
+def in_order(events: list[Received]) -> None:
+    assert [e.data["sequence"] for e in events] == list(range(1, len(events) + 1))
+    assert (events[0].type, events[-1].type) == ("call.started", "call.ended")
+    assert all(e.verified for e in events)
+    finals = [e.data for e in events if e.type == "transcript.final"]
+    lines = [{key: final[key] for key in ("track", "text", "start_ms", "end_ms")} for final in finals]
+    assert events[-1].data["transcript"] == sorted(lines, key=lambda line: int(line["start_ms"]))
+
+
+async def test_a_call_that_ended_meanwhile_gets_its_last_finals_and_its_end(world: World) -> None:
+    call = world.call(40)
+    async with killed_in(world, call):
+        call.hang_up()
+        while call.status != "completed":
+            await asyncio.sleep(0.01)
+        killed = [r.type for r in world.receiver.received]
+        async with serving(world.around) as bridge:
+            events = await world.ended(call)
+            assert (await bridge.line("calls_adopted"))["calls"] == 1
+            bridge.send(signal.SIGTERM)
+            assert await bridge.exit() == 0
+    in_order(events)
+    heard = words(events)
+    assert heard == list(range(len(heard)))
+    assert len(heard) * 260 + len(heard) // 4 * 400 >= 1500
+    assert events[-1].data["reason"] == "bridge_lost"
+    assert events[-1].data["complete"]
+    assert killed.count("call.started") == 1
+    recovered = [e.data["recovered"] for e in events if e.type == "transcript.final"]
+    assert recovered[-1]
+    assert recovered == sorted(recovered)
+    assert world.journals() == []
+    duration_ms = events[-1].data["duration_ms"]
+    for gap in (e.data for e in events if e.type == "transcript.gap"):
+        assert gap["start_ms"] == duration_ms
+        assert gap["end_ms"] - gap["start_ms"] < 3000  # as far as Twilio's whole seconds tell
+
+
+async def test_a_stream_that_comes_back_goes_on_with_its_call(world: World) -> None:
+    call = world.call(30, outbound=speech(range(60, 90)))
+    async with killed_in(world, call) as (task,):
+        killed_at = time.time()
+        async with serving(world.around) as bridge:
+            await bridge.port()
+            call.redirect()
+            await task
+            events = await world.ended(call)
+    in_order(events)
+    first, second = call.report.streams
+    again_ms, lost_ms = second.first_frame * 20, sent_ms(call, killed_at)
+    for track, base in (("inbound", 0), ("outbound", 60)):
+        (gap,) = [e.data for e in events if e.type == "transcript.gap" and e.data["track"] == track]
+        assert gap["reason"] == "not_received"
+        assert abs(gap["end_ms"] - again_ms) <= 40
+        assert lost_ms - 100 <= gap["start_ms"] <= lost_ms
+        heard = words(events, track)
+        assert heard == sorted(set(heard))
+        missing = set(range(base, base + 30)) - set(heard)
+        assert missing
+        assert missing == set(range(min(missing), max(missing) + 1))
+    assert events[-1].data["reason"] == "hangup"
+    assert {e.data["stream_sid"] for e in events} == {first.stream_sid, second.stream_sid}
+    assert abs(events[-1].data["duration_ms"] - call.duration_ms) <= 40
+    assert world.journals() == []
+
+
+def sent_ms(call: SimulatedCall, until: float) -> int:
+    """Up to where audio had been sent at that time."""
+    return sum(at <= until for at in call.report.sent) * 20
+
+
+async def test_of_a_call_nobody_knows_anything_about_is_given_up_after_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "ALONE_S", 1.0)
+    monkeypatch.setattr(module, "ASK_FIRST_S", 0.2)
+    call = await world.left()
+    world.twilio.refuse = 404
+    began = time.monotonic()
+    async with world.bridge():
+        events = await world.ended(call)
+    assert time.monotonic() - began > 1.0
+    in_order(events)
+    assert (events[-1].data["reason"], events[-1].data["complete"]) == ("bridge_lost", True)
+    assert [e.type for e in events if e.type == "transcript.gap"] == []
+    log = capfd.readouterr().out
+    assert log.count("call_fate_unknown") == 1
+    assert "does not know the call (404)" in log
+
+
+async def test_a_call_that_goes_on_is_kept_open_and_asked_about_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ALONE_S", 0.5)
+    monkeypatch.setattr(module, "ASK_FIRST_S", 0.1)
+    monkeypatch.setattr(call_module, "IDLE_STREAM_S", 0.5)
+    call = await world.left()
+    call.status, ended_at, call.ended_at = "in-progress", call.ended_at, None
+    async with world.bridge() as bridge:
+        while len(world.twilio.asked) < 4:
+            await asyncio.sleep(0.01)
+        (kept,) = bridge.calls
+        assert kept.waiting
+        call.status, call.ended_at = "completed", ended_at
+        assert (await world.ended(call))[-1].data["reason"] == "bridge_lost"
+    assert set(world.twilio.asked) == {
+        f"GET /2010-04-01/Accounts/{ACCOUNT.sid}/Calls/{call.report.call_sid}.json"
+    }
+
+
+async def test_what_was_said_until_twilios_end_of_the_call_is_a_gap(world: World) -> None:
+    call = await world.left()
+    assert call.ended_at is not None
+    call.ended_at += 30
+    async with world.bridge():
+        events = await world.ended(call)
+    gaps = [e.data for e in events if e.type == "transcript.gap"]
+    assert [gap["track"] for gap in gaps] == ["inbound", "outbound"]
+    for gap in gaps:
+        assert abs(gap["start_ms"] - events[-1].data["duration_ms"]) <= 20
+        assert 25_000 < gap["end_ms"] - gap["start_ms"] < 32_000
+
+
+async def test_a_bridge_that_was_stopped_in_a_hurry_leaves_the_rest_to_the_next(world: World) -> None:
+    world.whisper.mute = set(range(100))
+    call = world.call(100)
+    async with serving(world.around) as bridge:
+        await bridge.port()
+        task = asyncio.create_task(call.run())
+        await world.receiver.wait_for_type("call.started")
+        await asyncio.sleep(1.5)
+        bridge.send(signal.SIGTERM)
+        await bridge.line("draining")
+        bridge.send(signal.SIGTERM)
+        await bridge.line("stream_ended")
+        await bridge.kill()  # it would wait ten seconds for last words
+    world.whisper.mute = set()
+    async with serving(world.around):
+        events = await world.ended(call)
+    in_order(events)
+    assert events[-1].data["reason"] == "drained"
+    assert words(events)[:3] == [0, 1, 2]
+    assert world.twilio.asked == []
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_call_goes_through_many_lives_and_nothing_is_told_twice(world: World) -> None:
+    call = await world.left(12, silent=True)
+    world.twilio.refuse = 503
+    for _ in range(3):
+        async with world.bridge() as bridge:
+            (kept,) = bridge.calls
+            finals = sum(r.type == "transcript.final" for r in world.receiver.received)
+            async with asyncio.timeout(10):
+                while sum(r.type == "transcript.final" for r in world.receiver.received) == finals:
+                    if not kept.behind and finals:
+                        break
+                    await asyncio.sleep(0.005)
+    world.twilio.refuse = None
+    async with world.bridge():
+        events = await world.ended(call)
+    in_order(events)
+    heard = words(events)
+    assert heard == list(range(len(heard)))
+    assert len(heard) >= 12
+    assert [e.type for e in events].count("call.started") == 1
+
+
+async def test_the_tail_of_a_word_that_was_published_is_not_published_again(world: World) -> None:
+    world.whisper.early_s = 0.11  # the server ends every word more than half of it too early
+    call = world.call(40, Script(speed=2))
+    async with world.bridge():
+        task = asyncio.create_task(call.run())
+        await world.receiver.wait_for_type("transcript.final")
+    call.hang_up()
+    await task
+    world.whisper.early_s = 0.0
+    async with world.bridge():
+        events = await world.ended(call)
+    heard = words(events)
+    assert heard == list(range(len(heard)))
+    assert len(heard) >= 4
+
+
+async def test_the_transcript_is_whole_though_nobody_is_told_of_finals(world: World) -> None:
+    only_ends = {"webhook": {"events": ["call.started", "call.ended"]}}
+    call = world.call(40, Script(speed=2))
+    async with world.bridge(**only_ends) as bridge:
+        task = asyncio.create_task(call.run())
+        await world.receiver.wait_for_type("call.started")
+        outbox = bridge._services.outbox
+        while len(await outbox.transcript(call.report.call_sid)) < 2:
+            await asyncio.sleep(0.01)
+    call.hang_up()
+    await task
+    async with world.bridge(**only_ends):
+        events = await world.ended(call)
+    assert [e.type for e in events] == ["call.started", "call.ended"]
+    said = " ".join(line["text"] for line in events[-1].data["transcript"]).split()
+    assert len(said) >= 8
+    assert said == [f"w{number}" for number in range(len(said))]
+
+
+async def test_what_is_found_of_a_call_that_has_its_end_is_late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_module, "FINISH_S", 0.2)
+    world.whisper.delay_s = [60.0, 60.0]
+    call = world.call(4, Script(speed=4))
+    async with world.bridge():
+        await call.run()
+        events = await world.ended(call)
+        assert not events[-1].data["complete"]
+    world.whisper.delay_s = []
+    async with world.bridge() as bridge:
+        late = await world.receiver.wait_for_type("transcript.late")
+        while len(bridge.calls):
+            await asyncio.sleep(0.01)
+    assert late.data["text"].split() == ["w0", "w1", "w2", "w3"]
+    assert late.data["sequence"] == events[-1].data["sequence"] + 1
+    assert late.data["recovered"]
+    assert sum(r.type == "call.ended" for r in world.receiver.received) == 1
+    assert world.journals() == []
+
+
+async def test_an_erased_call_is_not_transcribed_and_its_audio_removed(world: World) -> None:
+    call = await world.left(silent=True)
+    world.twilio.refuse = 503
+    async with world.bridge() as bridge:
+        await bridge._services.outbox.erase(call.report.call_sid)
+    assert world.journals()
+    sockets = len(world.whisper.connections)
+    async with world.bridge() as bridge:
+        assert (len(bridge.calls), world.journals()) == (0, [])
+    assert len(world.whisper.connections) == sockets
+
+
+async def test_a_call_that_another_process_has_is_left_to_it(world: World) -> None:
+    call = await world.left()
+    world.twilio.refuse = 503
+    async with world.bridge() as bridge:
+        await bridge._services.outbox.own_call(call.report.call_sid, "another", b"")
+    async with world.bridge() as bridge:
+        assert (len(bridge.calls), world.journals()) == (0, [])
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_without_its_memo_a_call_is_what_the_outbox_knows_of_it(world: World, known: bool) -> None:
+    call = await world.left()
+    (folder,) = world.journals()
+    (folder / "memo").write_bytes(b"{}")
+    if not known:
+        (folder.parent.parent / folder.parent.name / folder.name).rename(
+            folder.with_name("CA" + "9" * 32 + ".0123456789abcdef")
+        )
+    async with world.bridge() as bridge:
+        if known:
+            events = await world.ended(call)
+            in_order(events)
+            assert events[-1].data["from"] == "+15550100"
+        while len(bridge.calls):
+            assert known
+            await asyncio.sleep(0.01)
+    assert world.journals() == []
+
+
+async def test_the_webhook_of_a_call_stays_whatever_the_configuration_says(world: World) -> None:
+    call = await world.left()
+    async with Receiver(SECRET) as other, world.bridge(webhook={"url": other.url}):
+        in_order(await world.ended(call))
+        assert other.received == []
+
+
+async def test_audio_that_cannot_be_read_any_more_is_a_gap(world: World) -> None:
+    call = await world.left(60, silent=True)
+    (folder,) = world.journals()
+    memo = Memo.decode((folder / "memo").read_bytes())
+    assert memo is not None
+    assert memo.about.call_sid == call.report.call_sid
+    (folder / "inbound" / "000001.ulaw").unlink()
+    async with world.bridge():
+        events = await world.ended(call)
+    in_order(events)
+    (gap,) = [e.data for e in events if e.data.get("reason") == "journal_unreadable"]
+    assert (gap["track"], gap["start_ms"]) == ("inbound", SEGMENT // 8)
+    assert gap["end_ms"] == min(2 * SEGMENT // 8, events[-1].data["duration_ms"])
+    said = words(events)
+    assert said[: SEGMENT // 8 // 360] == list(range(SEGMENT // 8 // 360))
+
+
+async def test_the_end_of_the_lost_stream_is_not_the_end_of_the_call(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.twilio.routes.STATUS_GRACE_S", 0.0)
+    call = await world.left()
+    call.status = "in-progress"
+    async with world.bridge() as bridge:
+        report = call.report.streams[0]
+        form = {
+            "CallSid": call.report.call_sid,
+            "StreamSid": report.stream_sid,
+            "StreamEvent": "stream-error",
+        }
+        await post(world, "/twilio/stream-status", form)
+        await asyncio.sleep(0.05)
+        (kept,) = bridge.calls
+        assert kept.waiting
+        again = await post(world, "/twilio/resume", form | {"AccountSid": ACCOUNT.sid})
+        assert "<Stream" in again
+        kept.end("test")
+        assert "<Stream" not in await post(world, "/twilio/resume", form | {"AccountSid": ACCOUNT.sid})
+
+
+async def post(world: World, path: str, form: dict[str, str]) -> str:
+    headers = {"X-Twilio-Signature": ACCOUNT.signature(PUBLIC_URL + path, form)}
+    url = f"http://127.0.0.1:{world.around.port}{path}"
+    async with aiohttp.ClientSession() as client, client.post(url, data=form, headers=headers) as answer:
+        return await answer.text()
+
+
+async def test_a_call_that_waits_for_a_stream_does_not_hold_up_a_stop(world: World) -> None:
+    call = await world.left()
+    call.status = "in-progress"
+    async with world.bridge() as bridge:
+        began = time.monotonic()
+        await bridge.drain(asyncio.Event())
+        assert time.monotonic() - began < 3
+    assert len(world.journals()) == 1
+    call.status = "completed"
+    async with world.bridge():
+        in_order(await world.ended(call))
+
+
+async def test_hundreds_of_calls_are_taken_over_quickly_and_catch_up_a_few_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TRANSCRIBING", 4)
+    call = await world.left()
+    (folder,) = world.journals()
+    memo = json.loads((folder / "memo").read_bytes())
+    for number in range(100):
+        call_sid = f"CA{number:032}"
+        copy = folder.with_name(f"{call_sid}.{number:016x}")
+        shutil.copytree(folder, copy)
+        memo["about"]["call_sid"] = call_sid
+        (copy / "memo").write_text(json.dumps(memo))
+    world.twilio.refuse = 503
+    monkeypatch.setattr(module, "ALONE_S", 0.0)
+    began = time.monotonic()
+    async with world.bridge() as bridge:
+        assert time.monotonic() - began < 5
+        assert len(bridge.calls) == 101
+        most = 0
+        async with asyncio.timeout(60):
+            while len(bridge.calls):
+                most = max(most, sum(c._may_transcribe.is_set() and c.behind for c in bridge.calls))
+                await asyncio.sleep(0.01)
+        assert most <= 4
+        await world.receiver.wait_for(lambda r: r.call_sid == f"CA{99:032}" and r.type == "call.ended", 30)
+    assert sum(r.type == "call.ended" for r in world.receiver.received) == 101
+    assert world.journals() == []
+    assert call.report.call_sid in {r.call_sid for r in world.receiver.received}
+
+
+async def test_while_the_outbox_is_down_streams_wait_for_their_calls_to_be_adopted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READY_S", 0.1)
+    call = await world.left()
+    call.status = "in-progress"
+    own_call, up = Sqlite.own_call, asyncio.Event()
+
+    async def down(*arguments: Any, **options: Any) -> Any:
+        if not up.is_set():
+            raise OutboxDown("the disk is away")
+        return await own_call(*arguments, **options)
+
+    monkeypatch.setattr(Sqlite, "own_call", down)
+    async with world.bridge() as bridge:
+        assert len(bridge.calls) == 0
+        waiting = asyncio.create_task(bridge.calls.expected(call.report.call_sid))
+        await bridge.calls.expected("CA" + "0" * 32)
+        assert not waiting.done()
+        up.set()
+        await waiting
+        (kept,) = bridge.calls
+        assert kept.about.call_sid == call.report.call_sid
