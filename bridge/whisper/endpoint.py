@@ -1,9 +1,13 @@
-"""A Whisper deployment that sockets are opened to, and what is known of it."""
+"""A Whisper deployment that sockets are opened to, and what the calls of this process know of it together."""
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from bridge import log
+from bridge.whisper.breaker import Breaker
+from bridge.whisper.lifespan import Lifespan
 from bridge.whisper.protocol import Dialect
+from bridge.whisper.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from bridge.config import WhisperConfig
@@ -13,17 +17,50 @@ _logger = log.get(__name__)
 DIALECT_PROBES: Final = 3
 """Rejections in a row, of either dialect, after which a confirmed dialect counts as unknown again."""
 
+IN_ORDER: Final = 3
+"""Finals that waited in vain for an earlier one, after which the server is taken to keep its finals in order."""
+
 
 class Endpoint:
     """One URL and its key. With dialect `auto` it learns which start message the server takes."""
 
-    def __init__(self, url: str, api_key: str, dialect: str) -> None:
+    def __init__(self, url: str, api_key: str, dialect: str, turnstile: Turnstile | None = None) -> None:
         self.url = url
         self.api_key = api_key
         self.dialect = Dialect.V1 if dialect == "auto" else Dialect(dialect)
+        self.breaker = Breaker()
+        self.turnstile = turnstile or Turnstile()
+        self.lifespan = Lifespan()
+        self.knows_health: bool | None = None
+        """Whether it answers `health_check`: True once it did, False when it closed the socket instead."""
+        self.complained = False
+        """Somebody said that its sockets are dropped at once; said again only after one that was not."""
         self._learning = dialect == "auto"
         self._confirmed = False
         self._rejections = 0
+        self._in_vain = 0
+        self._reorders = False
+
+    @property
+    def host(self) -> str:
+        """What logs call it: the rest of an URL may hold a secret."""
+        try:
+            return urlsplit(self.url).hostname or ""
+        except ValueError:
+            return ""
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether its finals come in the order of time, as far as known: then none waits for an earlier one."""
+        return not self._reorders and self._in_vain >= IN_ORDER
+
+    def waited_in_vain(self) -> None:
+        """A final waited for an earlier one that did not come."""
+        self._in_vain += 1
+
+    def reordered(self) -> None:
+        """A final came after a later one."""
+        self._reorders = True
 
     def accepted(self, dialect: Dialect) -> None:
         """The server answered a session that was started in `dialect`: it is the right one."""
@@ -55,12 +92,15 @@ class Endpoints:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, str], Endpoint] = {}
+        self._turnstile = Turnstile()
 
     def of(self, whisper: "WhisperConfig") -> tuple[Endpoint, ...]:
         """The endpoints to try for these settings: the first choice, then the fallback if there is one."""
         urls = [url for url in (whisper.endpoint_url, whisper.fallback_url) if url]
         key = whisper.api_key.get_secret_value()
         return tuple(
-            self._known.setdefault((url, key, whisper.dialect), Endpoint(url, key, whisper.dialect))
+            self._known.setdefault(
+                (url, key, whisper.dialect), Endpoint(url, key, whisper.dialect, self._turnstile)
+            )
             for url in urls
         )

@@ -22,6 +22,9 @@ SAMPLE_RATE: Final = 16000
 END_AUDIO: Final = json.dumps({"type": "end_audio"})
 """Text message after the last frame: finalise what you have."""
 
+HEALTH_CHECK: Final = json.dumps({"type": "health_check"})
+"""Text message at any time after the start: say that you live."""
+
 REJECTED_CLOSE_CODES: Final = frozenset({1003, 1007, 1008, 1011})
 """Close codes with which servers answer a start message they do not accept (1011 at Baseten)."""
 
@@ -72,6 +75,8 @@ class Transcription:
     text: str
     segments: tuple[Segment, ...]
     language: str | None
+    number: int | None = None
+    """The server's own count, which differs between servers: good for telling a repetition, and nothing else."""
 
     @property
     def kind(self) -> str:
@@ -100,13 +105,20 @@ class ServerError:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """The server's answer to `health_check`: whatever it says of itself, it is there."""
+
+    kind: ClassVar[str] = "health_check"
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
-    """A message that means nothing here: health checks, unknown types, malformed JSON."""
+    """A message that means nothing here: unknown types, malformed JSON."""
 
     kind: str
 
 
-Message = Transcription | EndOfAudio | ServerError | Ignored
+Message = Transcription | EndOfAudio | ServerError | Health | Ignored
 
 
 def start_message(dialect: Dialect, whisper: "WhisperConfig") -> str:
@@ -145,7 +157,7 @@ def parse(data: str | bytes) -> Message:
         return ServerError(_error_text(message))
     if kind == "transcription" or (kind is None and "is_final" in message):
         return _transcription(message)
-    return Ignored("health_check" if kind == "health_check" else "unknown")
+    return Health() if kind == "health_check" else Ignored("unknown")
 
 
 def _transcription(message: Mapping[str, Any]) -> Transcription:
@@ -154,12 +166,13 @@ def _transcription(message: Mapping[str, Any]) -> Transcription:
         tuple(_segment(item) for item in raw if isinstance(item, dict)) if isinstance(raw, list) else ()
     )
     text = _clean(message.get("transcript")) or " ".join(s.text for s in segments if s.text)
-    language = message.get("language_code")
+    language, number = message.get("language_code"), message.get("transcription_num")
     return Transcription(
         is_final=message.get("is_final") in (True, "true"),
         text=text,
         segments=segments,
         language=language if isinstance(language, str) and language else None,
+        number=number if isinstance(number, int) and not isinstance(number, bool) else None,
     )
 
 

@@ -3,73 +3,63 @@
 Two offsets into the journal tell the whole story. `cursor` is the next byte to send. The watermark is where the
 audio that is still needed begins. A new socket begins at the watermark, so whatever was sent and not finalised
 when the old one dropped is sent again; and the first words survive the slowest handshake because the cursor
-simply waits at 0.
+simply waits. A successor takes over in the same way as after a drop, only that nothing has to be waited for.
 """
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge import log, metrics
+from bridge import log
 from bridge.audio import mulaw
 from bridge.audio.journal import Journal, Unreadable
 from bridge.audio.tick import Tick
 from bridge.audio.upsample import FRAME, HISTORY
-from bridge.transcript.heard import Heard, place
-from bridge.whisper.conversation import REJECTION_S, Conversation, Ending
+from bridge.transcript.loudness import Loudness
+from bridge.whisper.conversation import Conversation, Ending
+from bridge.whisper.dialler import Dialler, Line
 from bridge.whisper.endpoint import Endpoint
 from bridge.whisper.pace import Pace
+from bridge.whisper.patience import SPOKEN
 from bridge.whisper.protocol import Transcription
-from bridge.whisper.socket import ConnectFailed, WhisperSocket
+from bridge.whisper.scribe import MARGIN, Listener, Scribe
 from bridge.whisper.watermark import Watermark
 
 if TYPE_CHECKING:
     from bridge.config import WhisperConfig
 
-OPEN_TIMEOUT_S: Final = 300.0
-"""A deployment scaled to zero lets the handshake hang until a replica has booted; 253 s have been seen."""
-
-FALLBACK_TIMEOUT_S: Final = 15.0
-"""The same while there is another endpoint to turn to."""
-
-LAST_TRIES: Final = 4
+LAST_TRIES: Final = 12
 """Sockets that were sent all audio and brought no new final, before the last words are given up."""
+
+ANSWERED: Final = 3
+"""A socket on which the server has taken note of the end of audio, and said nothing, counts for so many."""
+
+HASTY: Final = mulaw.SAMPLE_RATE // 2
+"""Samples of loud audio without a final that make `finished` doubtful, if it is the first thing said at the end."""
+
+HASTY_TAIL: Final = 30 * mulaw.SAMPLE_RATE
+"""Beyond this much audio without a final it was music, or noise, and not a last utterance."""
+
+STUCK: Final = 2
+"""Sockets in a row that broke before anything was settled. The next one is not sent the silence before the first
+speech again: sockets that live for seconds would never get past a long one."""
 
 UNREADABLE_S: Final = 5.0
 """The journal's disk may fail this long before what cannot be read is given up."""
 
-MARGIN: Final = mulaw.SAMPLE_RATE
-"""Samples kept before the watermark: the filter's memory, and word times that are a little off."""
-
-BACKOFF_FIRST_S: Final = 0.25
-BACKOFF_LONGEST_S: Final = 8.0
-FORBIDDEN_BACKOFF_S: Final = 60.0
-"""A refused key does not become valid by asking often."""
-
-TRIES_PER_ENDPOINT: Final = 2
-"""Failures in a row after which the fallback is tried, if there is one; then the first choice again."""
+PAUSE_S: Final = 30.0
+"""How long a successor waits for a pause or a final: no utterance is longer."""
 
 _logger = log.get(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Whom a session tells."""
-
-    final: Callable[[Heard, int], Awaitable[None]]
-    """A final and the watermark that it makes; returns once both are stored."""
-    partial: Callable[[Heard], None]
-    lost: Callable[[int, int, str], None]
-    """Audio between two offsets was given up, and why."""
-
-
 class Session:
-    """Transcribes one journal to its end. A `Source` of the tick."""
+    """Transcribes one journal to its end, from `start` on. A `Source` of the tick.
+
+    `last_text` is what was published of it last, before `start`: a socket may say its last word again.
+    """
 
     def __init__(
         self,
@@ -79,65 +69,55 @@ class Session:
         endpoints: tuple[Endpoint, ...],
         whisper: "WhisperConfig",
         listener: Listener,
+        start: int = 0,
+        last_text: str = "",
         logger: log.Logger = _logger,
     ) -> None:
         self.journal = journal
-        self.cursor = 0
-        self.watermark = Watermark()
-        self.resent_until = 0
-        """Audio before this offset was sent more than once: what is heard in it is recovered."""
+        self.cursor = start
+        self.watermark = Watermark(start)
+        self.loudness = Loudness()
+        self.resent_until = journal.end
+        """Audio before this offset was sent more than once, or by an earlier process: what is heard in it is recovered."""
         self.gave_up = False
         """The last words could not be had from Whisper; `Listener.lost` was told where they are."""
         self._tick = tick
-        self._endpoints = endpoints
         self._whisper = whisper
         self._listener = listener
         self._logger = logger
         self._loop = asyncio.get_running_loop()
+        self._dialler = Dialler(endpoints, logger)
+        self._scribe = Scribe(journal, self.watermark, listener, last_text)
         self._conversation: Conversation | None = None
         self._pace = Pace(whisper.replay_speed, 0)
-        self._base = 0  # offset of this socket's first sample
-        self._trim_before = 0  # what this socket hears before it was published by an earlier one
-        self._storing = False  # a final is on its way to the outbox
         self._audio_end: int | None = None  # where the audio ends, once it is complete
         self._unreadable_at: float | None = None
-        self._last_text = ""
+        self._stuck = 0
+        self._last_tries = 0
+        self._doubted_at = -1  # `finished` was not believed once when the watermark was here
 
     async def run(self) -> None:
         """Transcribe until all audio is settled, or given up; returns only then."""
-        failures = last_tries = 0
-        while True:
-            endpoint = self._endpoints[failures // TRIES_PER_ENDPOINT % len(self._endpoints)]
-            try:
-                socket = await WhisperSocket.connect(
-                    endpoint.url, api_key=endpoint.api_key, timeout=self._open_timeout(failures)
+        try:
+            while True:
+                line = await self._dialler.open()
+                settled = self.watermark.offset
+                conversation = self._attach(line)
+                try:
+                    ending = await conversation.run()
+                finally:
+                    self._detach()
+                if await self._is_over(conversation, ending, settled):
+                    return
+                self._stuck = 0 if self.watermark.offset > settled else self._stuck + 1
+                worked = not self._stuck or (conversation.answered and ending is not Ending.ABORTED)
+                self._dialler.ended(
+                    line, dropped=ending is Ending.DROPPED, worked=worked, idle=not self.watermark.spoken
                 )
-            except ConnectFailed as error:
-                metrics.WHISPER_CONNECTS.labels(str(error.status or "unreachable")).inc()
-                failures += 1
-                if failures == 1:
-                    self._logger.warning("whisper_unreachable", error=str(error))
-                await asyncio.sleep(_backoff(failures, error.status))
-                continue
-            metrics.WHISPER_CONNECTS.labels("open").inc()
-            opened_at, settled = self._loop.time(), self.watermark.offset
-            conversation = self._attach(socket, endpoint)
-            try:
-                ending = await conversation.run()
-            finally:
-                self._detach()
-            if ending is Ending.FINISHED:
-                return
-            if conversation.audio_ended:
-                if not self.watermark.spoken:  # all that was said is finalised
-                    return
-                last_tries = last_tries + 1 if self.watermark.offset == settled else 0
-                if last_tries == LAST_TRIES:
-                    self._give_up()
-                    return
-            failures = 0 if self._loop.time() - opened_at > REJECTION_S else failures + 1
-            if ending is not Ending.REJECTED or failures > 1:  # the other dialect is tried at once
-                await asyncio.sleep(_backoff(failures, None))
+                if ending is Ending.REJECTED:
+                    self._dialler.ask_at_once()
+        finally:
+            await self._dialler.close()
 
     def heard(self) -> None:
         """Say that the journal has grown."""
@@ -153,8 +133,7 @@ class Session:
             return
         self._audio_end = self.journal.end
         tail = HISTORY // 2 + 1
-        tail += -(self.journal.end + tail) % FRAME
-        self.journal.append(bytes([mulaw.SILENCE]) * tail)
+        self.journal.fill(tail + -(self.journal.end + tail) % FRAME)
         self.heard()
 
     # What the tick calls.
@@ -165,7 +144,9 @@ class Session:
         if self._conversation is None or frames <= 0:
             return None
         if self.cursor < self.journal.start:
-            self._conversation.abort()  # the journal's limit has overtaken us; the next socket begins after it
+            self._conversation.abort(
+                "journal_full"
+            )  # its limit has overtaken us; the next socket begins after it
             return None
         if not self._conversation.writable:
             return 0
@@ -181,7 +162,8 @@ class Session:
         self.cursor += len(frames) * FRAME
         self._pace.spend(self.cursor - begin)
         self.watermark.sent(begin, self.cursor, peak)
-        if not self._storing and self._conversation.caught_up:
+        self.loudness.sent(begin, self.cursor, peak)
+        if not self._scribe.busy and self._conversation.caught_up:
             self.watermark.age(self.cursor)
             self.journal.release(self.watermark.offset - MARGIN)
         if self._audio_end is not None and self.cursor >= self.journal.end:
@@ -199,21 +181,54 @@ class Session:
             if end > self.watermark.offset:
                 self._listener.lost(max(start, self.watermark.offset), end, "journal_unreadable")
 
-    def _attach(self, socket: WhisperSocket, endpoint: Endpoint) -> Conversation:
+    # What the conversation calls.
+
+    async def understood(self, said: Transcription) -> None:
+        """The server understood something. See `conversation.Listening`."""
+        limit = self.cursor if self._audio_end is None else min(self.cursor, self._audio_end)
+        await self._scribe.hear(said, limit)
+        if said.is_final and not self._scribe.busy:
+            self._make_way(pause=True)
+
+    async def look(self, now: float) -> None:
+        """See to what is due without anything being said. See `conversation.Listening`."""
+        await self._scribe.publish()
+        if self._conversation is None or self._conversation.audio_ended:
+            return
+        due = self._scribe.patience.mark(now, self.cursor)
+        if due is not None and self.watermark.over(due) >= SPOKEN:
+            self._conversation.abort("no_final")
+            if self._scribe.patience.lose():  # several sockets heard it, and none understood a word
+                self._give_up(due)
+        self._make_way(pause=not self.watermark.spoken)
+
+    def _make_way(self, *, pause: bool) -> None:
+        """Let a successor take over if there is one. It begins at the watermark: in a pause nothing is sent twice."""
+        if self._conversation is None or self._conversation.audio_ended:
+            return
+        ready_s = self._dialler.successor()
+        if ready_s is not None and (pause or ready_s > PAUSE_S):
+            self._conversation.abort("successor")
+
+    def _attach(self, line: Line) -> Conversation:
         """Begin a conversation at the watermark."""
         mark, start = self.watermark, self.journal.start
         if start > mark.offset:
             self._listener.lost(mark.offset, start, "journal_full")
             mark.lost(start)
+        if self._stuck >= STUCK:
+            mark.skip_quiet(self.cursor)
         mark.restart()
         self._unreadable_at = None
         self.resent_until = max(self.resent_until, self.cursor)
-        self._trim_before = mark.offset
         # Never past the last frame, so that there is a frame to send before the end of audio.
-        self._base = self.cursor = min(mark.offset, max(self.journal.end - FRAME, 0)) // FRAME * FRAME
+        base = self.cursor = min(mark.offset, max(self.journal.end - FRAME, 0)) // FRAME * FRAME
+        self._scribe.begin(line.endpoint, base, again=base < self.resent_until)
         self._pace = Pace(self._whisper.replay_speed, self._loop.time())
-        self._conversation = Conversation(socket, endpoint, self._whisper, self._transcription, self._logger)
-        self._logger.info("whisper_open", dialect=endpoint.dialect.value, at_ms=self._base // 8)
+        self._conversation = Conversation(line.socket, line.endpoint, self._whisper, self, self._logger)
+        self._logger.info(
+            "whisper_open", host=line.endpoint.host, dialect=line.endpoint.dialect.value, at_ms=base // 8
+        )
         self.heard()
         return self._conversation
 
@@ -221,50 +236,39 @@ class Session:
         self._conversation = None
         self._tick.forget(self)
 
-    async def _transcription(self, said: Transcription) -> None:
-        first_of_replay = self._conversation is not None and not self._conversation.finals
-        heard = place(
-            said,
-            base=self._base,
-            published=self._trim_before,
-            default=self._untimed_span(),
-            last_text=self._last_text if first_of_replay and self._base < self.resent_until else "",
-            limit=self.cursor if self._audio_end is None else min(self.cursor, self._audio_end),
-        )
-        if heard is None:
-            return
-        if not said.is_final:
-            self._listener.partial(heard)
-            return
-        self._storing = True
-        await self._listener.final(heard, max(self.watermark.offset, heard.end))
-        self._storing = False
-        self._last_text = heard.text
-        self.watermark.finalised(heard.end)
-        self.journal.release(self.watermark.offset - MARGIN)
-
-    def _untimed_span(self) -> tuple[int, int]:
-        """Where a final lies of which the server does not say it: after the last one, before the latest silence."""
-        begin = self.watermark.offset
-        silence_ms = self._whisper.vad.min_silence_duration_ms + 1000
-        return begin, max(begin, self.cursor - silence_ms * mulaw.SAMPLE_RATE // 1000)
-
-    def _give_up(self) -> None:
-        """Nothing is dropped silently: somebody may have spoken since the last final, so that is a gap."""
-        self._logger.error("whisper_gave_up", tries=LAST_TRIES)
+    async def _is_over(self, conversation: Conversation, ending: Ending, settled: int) -> bool:
+        """Whether everything is settled or given up, now that a conversation has ended."""
+        if ending is Ending.FINISHED:
+            await self._scribe.publish(all_=True)
+            if not self._is_doubtful(conversation):
+                return True
+        if not conversation.audio_ended:
+            return False
+        if not self.watermark.spoken:  # all that was said is finalised
+            return True
+        answered = ending is not Ending.DROPPED and conversation.acknowledged
+        tries = ANSWERED if answered else 1
+        self._last_tries = self._last_tries + tries if self.watermark.offset == settled else 0
+        if self._last_tries < LAST_TRIES:
+            return False
+        await self._scribe.publish(all_=True)
         self.gave_up = True
-        end = self.journal.end if self._audio_end is None else self._audio_end
+        self._give_up(self.journal.end if self._audio_end is None else self._audio_end)
+        return True
+
+    def _is_doubtful(self, conversation: Conversation) -> bool:
+        """Whether the server said `finished` too early, as far as one can tell; it is asked once more then."""
+        unheard, tail = self.watermark.loud(self.cursor), self.cursor - self.watermark.offset
+        if self._doubted_at == self.watermark.offset or conversation.finals_at_end:
+            return False
+        if unheard < HASTY or tail > HASTY_TAIL:
+            return False
+        self._doubted_at = self.watermark.offset
+        self._logger.warning("whisper_finished_early", unheard_ms=unheard // 8)
+        return True
+
+    def _give_up(self, end: int) -> None:
+        """Nothing is dropped silently: somebody may have spoken since the last final, so that is a gap."""
+        self._logger.error("whisper_gave_up", ms=(end - self.watermark.offset) // 8)
         self._listener.lost(self.watermark.offset, end, "whisper_silent")
-
-    def _open_timeout(self, failures: int) -> float:
-        """The first round asks every endpoint briefly, if there are several; then there is time for a cold start."""
-        first_round = failures < TRIES_PER_ENDPOINT * len(self._endpoints)
-        return FALLBACK_TIMEOUT_S if first_round and len(self._endpoints) > 1 else OPEN_TIMEOUT_S
-
-
-def _backoff(failures: int, status: int | None) -> float:
-    """Seconds to wait: full jitter under a doubling bound, and longer where only a person can help."""
-    if status in {401, 403}:
-        return FORBIDDEN_BACKOFF_S
-    bound = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(failures, 16))
-    return random.uniform(0, bound)  # noqa: S311 - jitter, not cryptography
+        self.watermark.lost(end)

@@ -7,7 +7,9 @@ wait in a bounded queue; when it is full the transport stops reading.
 
 import asyncio
 import functools
+import socket as network
 import ssl
+import time
 from collections import deque
 from typing import Final, cast
 
@@ -20,6 +22,7 @@ from websockets.uri import parse_uri
 
 from bridge import __version__
 from bridge.errors import BridgeError
+from bridge.webhook.schedule import retry_after_s
 
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes: room for the word times of a 30 s final many times over."""
@@ -28,7 +31,8 @@ MAX_QUEUE: Final = 256
 """Messages that may wait unread before reading pauses."""
 
 WRITE_BUFFER: Final = 64 * 1024
-"""Bytes that may wait in the transport: two seconds of audio. Beyond it the session waits."""
+"""Bytes that may wait in the transport: two seconds of audio. Beyond it the session waits. As many may wait in
+the kernel, which would else take megabytes before it tells that nobody reads."""
 
 PING_INTERVAL_S: Final = 10.0
 """Seconds between pings, and the time that the answer may take."""
@@ -38,11 +42,24 @@ CLOSE_TIMEOUT_S: Final = 2.0
 
 
 class ConnectFailed(BridgeError):  # noqa: N818 - names what happened, like the one below
-    """The socket could not be opened. `status` is the server's HTTP answer, if it gave one."""
+    """The socket could not be opened.
 
-    def __init__(self, reason: str, status: int | None = None) -> None:
+    `status` is the server's HTTP answer, if it gave one, and `retry_after_s` what it asked for; `hung`
+    that nothing came within the timeout.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        status: int | None = None,
+        *,
+        retry_after_s: float | None = None,
+        hung: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.status = status
+        self.retry_after_s = retry_after_s
+        self.hung = hung
 
 
 class SocketClosed(Exception):  # noqa: N818 - a state that the reader meets, not always a fault
@@ -77,7 +94,7 @@ class WhisperSocket(asyncio.Protocol):
         try:
             uri = parse_uri(url)
         except InvalidURI as error:
-            raise ConnectFailed(f"{url} is not a WebSocket URL") from error
+            raise ConnectFailed("the endpoint's URL is not a WebSocket URL") from error
         protocol = ClientProtocol(uri, max_size=MAX_MESSAGE)
         request = protocol.connect()
         request.headers["User-Agent"] = f"whisper-bridge/{__version__}"
@@ -90,10 +107,17 @@ class WhisperSocket(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 await socket._open(uri.host, uri.port, tls)
         except TimeoutError as error:
-            raise ConnectFailed(f"{uri.host} did not open the socket within {timeout:.0f} s") from error
+            raise ConnectFailed(
+                f"{uri.host} did not open the socket within {timeout:.0f} s", hung=True
+            ) from error
         except InvalidStatus as error:
             status = error.response.status_code
-            raise ConnectFailed(f"{uri.host} refused the socket with HTTP {status}", status) from error
+            asked = next(iter(error.response.headers.get_all("Retry-After")), None)
+            raise ConnectFailed(
+                f"{uri.host} refused the socket with HTTP {status}",
+                status,
+                retry_after_s=retry_after_s(asked, time.time()),
+            ) from error
         except (OSError, InvalidHandshake, ValueError) as error:  # ValueError: a name that cannot be a host
             raise ConnectFailed(f"{uri.host}:{uri.port} could not be reached: {error}") from error
         return socket
@@ -102,6 +126,11 @@ class WhisperSocket(asyncio.Protocol):
     def writable(self) -> bool:
         """Whether frames may be sent now: the socket is open and its write buffer is not full."""
         return self._writable and self._ws.state is State.OPEN
+
+    @property
+    def unsent(self) -> int:
+        """Bytes in the write buffer."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
     def unread(self) -> bool:
@@ -124,7 +153,7 @@ class WhisperSocket(asyncio.Protocol):
         """The next message; raises `SocketClosed` after the last one."""
         while not self._inbox:
             if self._lost.done():
-                raise SocketClosed(self._ws.close_code or 1006, self._ws.close_reason or "")
+                raise SocketClosed(int(self._ws.close_code or 1006), self._ws.close_reason or "")
             self._arrived.clear()
             await self._arrived.wait()
         message = self._inbox.popleft()
@@ -164,6 +193,8 @@ class WhisperSocket(asyncio.Protocol):
         """Start the opening handshake."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        if (connection := self._transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(network.SOL_SOCKET, network.SO_SNDBUF, WRITE_BUFFER)
         self._flush()
 
     def data_received(self, data: bytes) -> None:

@@ -17,8 +17,14 @@ LOUD_PEAK: Final = 250
 TAIL: Final = mulaw.SAMPLE_RATE * 3 // 10
 """A word sounds on for a while after the end that Whisper gives it; this much is no new speech."""
 
-JOIN: Final = mulaw.SAMPLE_RATE
-"""Loud stretches with less than this between them are remembered as one."""
+JOIN: Final = mulaw.SAMPLE_RATE // 4
+"""Loud stretches with less than this between them are remembered as one: no server ends an utterance there."""
+
+LEAD: Final = mulaw.SAMPLE_RATE
+"""Samples before a loud stretch that may belong to it: soft first sounds."""
+
+STRETCHES: Final = 1000
+"""Stretches remembered one by one: more than two minutes hold. With the outbox down for hours the rest is one."""
 
 
 class Watermark:
@@ -28,9 +34,9 @@ class Watermark:
     same socket was sent long enough ago.
     """
 
-    def __init__(self) -> None:
-        self.offset = 0
-        self._new_from = 0  # loud audio before this is the tail of a finalised word
+    def __init__(self, start: int = 0) -> None:
+        self.offset = start
+        self._new_from = start  # loud audio before this is the tail of a finalised word
         self._loud: deque[tuple[int, int]] = deque()  # stretches past the offset that may be speech
 
     def finalised(self, end: int) -> None:
@@ -46,7 +52,7 @@ class Watermark:
         """Audio from `begin` to `end` was sent; its highest sample was `peak`."""
         if peak <= LOUD_PEAK or end <= self._new_from:
             return
-        if self._loud and begin - self._loud[-1][1] < JOIN:
+        if self._loud and (begin - self._loud[-1][1] < JOIN or len(self._loud) == STRETCHES):
             begin, _ = self._loud.pop()
         self._loud.append((begin, end))
 
@@ -58,6 +64,11 @@ class Watermark:
             loud_before = sent_until - int(LOUD_S * mulaw.SAMPLE_RATE)
             self._move(max(min(quiet_before, loud), loud_before))
 
+    def skip_quiet(self, sent_until: int) -> None:
+        """Move over what is quiet before the first loud stretch of what the latest socket was sent."""
+        first = self._loud[0][0] if self._loud else sent_until
+        self._move(first - LEAD)
+
     def restart(self) -> None:
         """A new socket begins at the offset: what is sent from now on counts anew."""
         self._loud.clear()
@@ -66,6 +77,25 @@ class Watermark:
     def spoken(self) -> bool:
         """Whether audio past the offset may hold speech."""
         return bool(self._loud)
+
+    def loud(self, before: int) -> int:
+        """Samples past the offset and before `before` that may be speech."""
+        return sum(max(0, min(end, before) - begin) for begin, end in self._loud)
+
+    def over(self, before: int) -> int:
+        """The same, but only stretches that have ended by then."""
+        return sum(end - begin for begin, end in self._loud if end <= before)
+
+    def utterance(self, not_before: int) -> tuple[int, int] | None:
+        """The audio of the next final of a server that does not say where it lies; None if nothing may be speech.
+
+        It ends where the first loud stretch past the offset does; or, if the server cannot be so far
+        behind, where the last one does that ended before `not_before`.
+        """
+        if not self._loud:
+            return None
+        passed = [end for _, end in self._loud if end <= not_before]
+        return self._loud[0][0], max(passed[-1:] or [self._loud[0][1]])
 
     def _move(self, offset: int) -> None:
         self.offset = max(self.offset, offset)

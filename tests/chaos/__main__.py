@@ -5,6 +5,7 @@ One line for each scenario: how long it took, its figures, and whether they are 
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bridge import log
 from tests.chaos.scenario import SCENARIOS, Lacking, load
 
 LIMIT_S: Final = 300.0
@@ -57,4 +59,5 @@ async def _outcome(name: str) -> tuple[bool, str]:
 
 
 if __name__ == "__main__":
+    log.configure(logging.CRITICAL)  # some scenarios run a whole bridge in this process
     raise SystemExit(main())

@@ -19,7 +19,6 @@ from bridge.local.whisper.sphinx import SphinxEngine
 from bridge.whisper.watermark import LOUD_S
 from tests.chaos.scenario import Lacking
 from tests.doubles.bridge import running
-from tests.doubles.haste import haste
 
 NOTES: Final = (261.6, 329.6, 392.0, 523.3, 440.0, 349.2, 293.7, 392.0)
 """Hertz."""
@@ -59,7 +58,7 @@ def music(seconds: float) -> bytes:
     return mulaw.encode((4000 * swell * tones).astype(np.int16))
 
 
-async def run(directory: Path, *, minutes: float = 10.0, speed: float = 12.0) -> str:
+async def run(directory: Path, *, minutes: float = 10.0, speed: float = 6.0) -> str:
     """So many minutes of the calls' own time."""
     try:
         import pocketsphinx  # noqa: F401, PLC0415 - an extra
@@ -70,17 +69,16 @@ async def run(directory: Path, *, minutes: float = 10.0, speed: float = 12.0) ->
     seconds = minutes * 60
     noises = (bytes([mulaw.SILENCE]) * round(seconds * mulaw.SAMPLE_RATE), music(seconds))
     async with WhisperServer(SphinxEngine()) as whisper:
-        with haste(speed):
-            async with running(directory, whisper.url, twilio={"tracks": "inbound"}) as setup:
-                calls = [setup.call({"inbound": noise}, Script(speed=speed)) for noise in noises]
-                watching = asyncio.create_task(_watch(directory, figures, seconds / speed))
-                for report in await asyncio.gather(*(call.run() for call in calls)):
-                    assert report.ok, report.problem
-                    events = await setup.ended(report.call_sid, timeout=60)
-                    said = [each.data for each in events if each.type.startswith("transcript.")]
-                    figures.transcripts += len(said)
-                    figures.doubted += sum(bool(each.get("suspect")) for each in said)
-                watching.cancel()
+        async with running(directory, whisper.url, twilio={"tracks": "inbound"}) as setup:
+            calls = [setup.call({"inbound": noise}, Script(speed=speed)) for noise in noises]
+            watching = asyncio.create_task(_watch(directory, figures, seconds / speed))
+            for report in await asyncio.gather(*(call.run() for call in calls)):
+                assert report.ok, report.problem
+                events = await setup.ended(report.call_sid, timeout=60)
+                said = [each.data for each in events if each.type.startswith("transcript.")]
+                figures.transcripts += len(said)
+                figures.doubted += sum(bool(each.get("suspect")) for each in said)
+            watching.cancel()
         figures.sockets = whisper.connections
     assert figures.transcripts == figures.doubted, f"words were made up: {figures}"
     assert figures.sockets == len(noises), f"sockets were given up: {figures}"

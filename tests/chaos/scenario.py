@@ -22,6 +22,11 @@ SCENARIOS: Final = (
     "postgres_kills",
     "failover",
     "bridge_kills",
+    "whisper_faults",
+    "last_words",
+    "whisper_outage",
+    "real_speech",
+    "quiet",
 )
 """In the order in which `python -m tests.chaos` runs them."""
 

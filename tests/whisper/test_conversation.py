@@ -20,6 +20,7 @@ Server = Callable[[ServerConnection], Awaitable[None]]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
     monkeypatch.setattr(module, "ANSWER_S", 0.15)
     monkeypatch.setattr(module, "ACKNOWLEDGED_S", 0.6)
 
@@ -28,14 +29,18 @@ async def converse(server: Server, *, dialect: str = "v1") -> tuple[Ending, list
     """A conversation in which we say `end_audio` at once."""
     heard: list[str] = []
 
-    async def hear(said: Transcription) -> None:
-        heard.append(said.text)
+    class Ear:
+        async def understood(self, said: Transcription) -> None:
+            heard.append(said.text)
+
+        async def look(self, now: float) -> None:
+            pass
 
     async with serve(server, "127.0.0.1", 0, ping_interval=None) as running:
         url = f"ws://127.0.0.1:{next(iter(running.sockets)).getsockname()[1]}/websocket"
         endpoint = Endpoint(url, "", dialect)
         socket = await WhisperSocket.connect(url, api_key="", timeout=2)
-        conversation = Conversation(socket, endpoint, WhisperConfig(), hear, log.get("test"))
+        conversation = Conversation(socket, endpoint, WhisperConfig(), Ear(), log.get("test"))
         conversation.end_audio()
         ending = await conversation.run()
         assert not conversation.writable

@@ -1,7 +1,7 @@
 from pydantic import SecretStr
 
 from bridge.config import WhisperConfig
-from bridge.whisper.endpoint import DIALECT_PROBES, Endpoint, Endpoints
+from bridge.whisper.endpoint import DIALECT_PROBES, IN_ORDER, Endpoint, Endpoints
 from bridge.whisper.protocol import Dialect
 
 
@@ -49,3 +49,26 @@ def test_calls_share_what_one_of_them_learned() -> None:
     assert (first.url, fallback.url, first.api_key) == ("ws://x/websocket", "ws://y/websocket", "k")
     assert endpoints.of(config)[0] is first
     assert endpoints.of(config.model_copy(update={"dialect": "seed"}))[0] is not first
+
+
+def test_one_turnstile_for_the_whole_process() -> None:
+    endpoints = Endpoints()
+    (first,) = endpoints.of(WhisperConfig(url="ws://x/websocket"))
+    (second,) = endpoints.of(WhisperConfig(url="ws://y/websocket"))
+    assert first.turnstile is second.turnstile
+    assert first.breaker is not second.breaker
+
+
+def test_a_server_keeps_order_until_it_does_not() -> None:
+    endpoint = Endpoint("ws://x/websocket", "", "v1")
+    for _ in range(IN_ORDER):
+        assert not endpoint.keeps_order
+        endpoint.waited_in_vain()
+    assert endpoint.keeps_order
+    endpoint.reordered()
+    assert not endpoint.keeps_order
+
+
+def test_what_logs_call_it_holds_no_secret() -> None:
+    assert Endpoint("wss://me:pw@x.example:9/websocket?key=s", "", "v1").host == "x.example"
+    assert Endpoint("wss://[broken", "", "v1").host == ""

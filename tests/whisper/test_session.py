@@ -1,108 +1,19 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 
 from bridge.audio import mulaw
-from bridge.audio.journal import Journal
-from bridge.audio.tick import Tick
 from bridge.audio.upsample import FRAME, FRAME_OUT
-from bridge.config import WhisperConfig
-from bridge.transcript.heard import Heard
-from bridge.whisper import conversation
+from bridge.whisper import breaker, conversation, route
 from bridge.whisper import session as module
 from bridge.whisper import watermark as watermark_module
-from bridge.whisper.endpoint import Endpoint, Endpoints
-from bridge.whisper.session import Listener, Session
-from tests.doubles.numbered import Connection, NumberedWhisper, speech
-
-
-@dataclass
-class Track:
-    """A session at work on a journal, and what it tells."""
-
-    session: Session
-    journal: Journal
-    finals: list[Heard] = field(default_factory=list)
-    partials: list[Heard] = field(default_factory=list)
-    stored: asyncio.Event = field(default_factory=asyncio.Event)
-    """While it is not set the outbox is down."""
-    lost: list[tuple[int, int, str]] = field(default_factory=list)
-
-    def hear(self, audio: bytes) -> None:
-        for start in range(0, len(audio), 160):
-            self.journal.append(audio[start : start + 160])
-            self.session.heard()
-
-    async def live(self, audio: bytes, speed: float) -> None:
-        """Audio as Twilio brings it, but `speed` times faster."""
-        began = asyncio.get_running_loop().time()
-        for number, start in enumerate(range(0, len(audio), 160)):
-            self.journal.append(audio[start : start + 160])
-            self.session.heard()
-            await asyncio.sleep(began + (number + 1) * 0.02 / speed - asyncio.get_running_loop().time())
-
-    async def to_the_end(self, timeout: float = 20) -> None:
-        self.session.finish()
-        async with asyncio.timeout(timeout):
-            await self._task
-
-    _task: asyncio.Task[None] = field(init=False)
-
-    @property
-    def words(self) -> list[str]:
-        return [word for final in self.finals for word in final.text.split()]
-
-
-@asynccontextmanager
-async def track(
-    directory: Path,
-    server: NumberedWhisper | str,
-    config: WhisperConfig | None = None,
-    endpoints: tuple[Endpoint, ...] | None = None,
-) -> AsyncIterator[Track]:
-    url = server if isinstance(server, str) else server.url
-    # Replay as fast as the sockets take it: these tests are about what is sent, not when.
-    settings = (config or WhisperConfig(url=url)).model_copy(update={"replay_speed": 100.0})
-    tick = Tick()
-
-    async def final(heard: Heard, settled: int) -> None:
-        assert settled >= heard.end
-        await made.stored.wait()
-        made.finals.append(heard)
-
-    made: Track
-    partials: list[Heard] = []
-    session = Session(
-        Journal(directory / "track"),
-        tick=tick,
-        endpoints=endpoints or Endpoints().of(settings.model_copy(update={"url": url})),
-        whisper=settings,
-        listener=Listener(
-            final=final,
-            partial=partials.append,
-            lost=lambda start, end, why: made.lost.append((start, end, why)),
-        ),
-    )
-    made = Track(session, session.journal, partials=partials)
-    made.stored.set()
-    made._task = asyncio.create_task(session.run())
-    try:
-        yield made
-    finally:
-        made._task.cancel()
-        await asyncio.gather(made._task, return_exceptions=True)
-        tick.close()
-        made.journal.close(delete=True)
-
-
-def numbered(numbers: range) -> list[str]:
-    return [f"w{number}" for number in numbers]
+from bridge.whisper.endpoint import Endpoint
+from tests.doubles.numbered import Connection, NumberedWhisper, reset, speech
+from tests.doubles.track import numbered, track
 
 
 def drop(
@@ -117,16 +28,15 @@ def drop(
     return fault
 
 
-async def reset(socket: ServerConnection) -> None:
-    socket.transport.abort()
-
-
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACKOFF_FIRST_S", 0.005)
+    monkeypatch.setattr(route, "BACKOFF_FIRST_S", 0.005)
+    monkeypatch.setattr(route, "BUSY_FIRST_S", 0.01)
+    monkeypatch.setattr(route, "QUICK_BACKOFF_S", 0.05)
+    monkeypatch.setattr(breaker, "REST_S", 0.05)
+    monkeypatch.setattr(conversation, "LOOK_S", 0.05)
     monkeypatch.setattr(conversation, "ANSWER_S", 0.4)
     monkeypatch.setattr(conversation, "ACKNOWLEDGED_S", 2.0)
-    monkeypatch.setattr(watermark_module, "LOUD_PEAK", 40)  # numbered words are of every loudness
 
 
 async def test_a_call_is_understood_word_for_word(tmp_path: Path) -> None:
@@ -337,7 +247,10 @@ async def test_a_server_that_is_slow_at_the_end_keeps_the_last_words(tmp_path: P
         assert len(server.connections) == 1
 
 
-async def test_last_words_that_cannot_be_had_are_a_gap(tmp_path: Path) -> None:
+async def test_last_words_that_cannot_be_had_are_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "ANSWER_S", 0.1)
     async with NumberedWhisper() as server:
         server.deaf_at_end = True
         async with track(tmp_path, server) as call:
@@ -423,7 +336,7 @@ async def test_a_disk_that_stays_unreadable_costs_a_gap_not_the_call(
 async def test_a_primary_that_hangs_does_not_delay_the_fallback_for_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FALLBACK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(route, "OPEN_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hung:  # takes connections and never says a word
         url = f"ws://127.0.0.1:{hung.getsockname()[1]}/websocket"
         async with NumberedWhisper() as server:

@@ -108,13 +108,27 @@ async def test_a_refusal_tells_the_status() -> None:
         assert failed.value.status == 403
 
 
+async def test_a_refusal_tells_when_to_come_back() -> None:
+    def refuse(connection: ServerConnection, _request: object) -> object:
+        answer = connection.respond(503, "busy\n")
+        answer.headers["Retry-After"] = "7"
+        answer.headers["Retry-After"] = "9"  # twice makes no sense, and no harm
+        return answer
+
+    async with server(echo, process_request=refuse) as url:
+        with pytest.raises(ConnectFailed) as failed:
+            await WhisperSocket.connect(url, api_key="", timeout=2)
+        assert (failed.value.status, failed.value.retry_after_s, failed.value.hung) == (503, 7.0, False)
+
+
 async def test_a_handshake_that_hangs_times_out() -> None:
     async def hang(_connection: ServerConnection, _request: object) -> None:
         await asyncio.sleep(0.4)
 
     async with server(echo, process_request=hang) as url:
-        with pytest.raises(ConnectFailed, match=r"did not open the socket within 0 s"):
+        with pytest.raises(ConnectFailed, match=r"did not open the socket within 0 s") as failed:
             await WhisperSocket.connect(url, api_key="", timeout=0.1)
+        assert failed.value.hung
 
 
 @pytest.mark.parametrize(
@@ -145,6 +159,8 @@ async def test_a_server_that_does_not_read_makes_the_socket_unwritable() -> None
                 for _ in range(256):
                     socket.send_frame(bytes(1024))
                 await asyncio.sleep(0)
+        # What waits is bounded: some here, some in the kernel, some at the other end.
+        assert module.WRITE_BUFFER < socket.unsent <= module.WRITE_BUFFER + 256 * 1100
         socket.abort()
         stop.set()
         await socket.close()

@@ -1,4 +1,6 @@
-from bridge.whisper.watermark import LOUD_PEAK, LOUD_S, QUIET_S, Watermark
+import pytest
+
+from bridge.whisper.watermark import LEAD, LOUD_PEAK, LOUD_S, QUIET_S, STRETCHES, Watermark
 
 SECOND = 8000
 FRAME = 256
@@ -98,3 +100,57 @@ def test_the_very_first_word_has_nothing_before_it() -> None:
     mark = Watermark()
     listen(mark, 0.2, peak=9000)
     assert mark.spoken
+
+
+def test_loud_audio_is_counted_up_to_a_point() -> None:
+    mark = Watermark()
+    cursor = listen(mark, 1, start=0)
+    cursor = listen(mark, 1, peak=9000, start=cursor)
+    cursor = listen(mark, 1, start=cursor)
+    second = cursor
+    cursor = listen(mark, 2, peak=9000, start=cursor)
+    assert mark.loud(cursor) == pytest.approx(3 * SECOND, abs=3 * FRAME)
+    assert mark.loud(second + SECOND) == pytest.approx(2 * SECOND, abs=3 * FRAME)
+    assert mark.over(second + SECOND) == pytest.approx(SECOND, abs=2 * FRAME)
+    assert mark.loud(0) == mark.over(0) == 0
+
+
+def test_an_utterance_ends_at_a_pause() -> None:
+    mark = Watermark()
+    assert mark.utterance(0) is None
+    cursor = 0
+    ends = []
+    for _ in range(3):
+        cursor = listen(mark, 1, peak=9000, start=cursor)
+        ends.append(cursor)
+        cursor = listen(mark, 0.5, start=cursor)
+    assert mark.utterance(0) == (0, ends[0])
+    assert mark.utterance(ends[1] + 10) == (0, ends[1])
+
+
+def test_it_begins_where_an_earlier_process_was_sure() -> None:
+    mark = Watermark(5000)
+    assert mark.offset == 5000
+    mark.finalised(4000)
+    assert mark.offset == 5000
+
+
+def test_hours_of_waiting_are_remembered_in_bounded_memory() -> None:
+    mark = Watermark()
+    for number in range(3 * STRETCHES):
+        mark.sent(number * SECOND, number * SECOND + FRAME, 9000)
+    assert len(mark._loud) == STRETCHES
+    assert mark.loud(3 * STRETCHES * SECOND) >= STRETCHES * SECOND
+
+
+def test_the_quiet_before_the_first_speech_can_be_skipped() -> None:
+    mark = Watermark()
+    cursor = listen(mark, 10)
+    first = cursor
+    cursor = listen(mark, 1, peak=9000, start=cursor)
+    cursor = listen(mark, 10, start=cursor)
+    mark.skip_quiet(cursor)
+    assert mark.offset == first - LEAD
+    mark.finalised(12 * SECOND)
+    mark.skip_quiet(cursor)
+    assert mark.offset == cursor - LEAD
