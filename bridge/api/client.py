@@ -1,24 +1,29 @@
 """How the commands speak to a running bridge: its API, over HTTP."""
 
+import asyncio
 import ipaddress
 import json
 import os
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from bridge.api.api import PREFIX
-from bridge.config import Config
+from bridge.config import Config, load
 from bridge.config.config import is_loopback
 from bridge.errors import BridgeError, ConfigError, UsageError
 
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0
 """Longer than the API waits for the outbox, so that its own sentence arrives."""
+
+_T = TypeVar("_T")
 
 
 def address(config: Config) -> str:
@@ -124,6 +129,20 @@ class Client:
         if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
             raise UsageError(sentence)
         raise BridgeError(f"the bridge at {self._url} answers {status}: {sentence}")
+
+
+def ask(config: Path | None, url: str | None, question: Callable[[Client], Awaitable[_T]]) -> _T:
+    """What the configured bridge, or the one at `url`, answers: for commands, outside of any loop."""
+    settings = load(config)
+    client = Client(address(settings) if url is None else url, settings.server.admin_token.get_secret_value())
+    if client.exposed:
+        sys.stderr.write("The admin token travels unencrypted: use https, or a tunnel.\n")
+
+    async def run() -> _T:
+        async with client:
+            return await question(client)
+
+    return asyncio.run(run())
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:

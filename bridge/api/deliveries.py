@@ -55,7 +55,7 @@ class Deliveries:
         before = filters.whole("before", given.pop("before", ["0"])[-1], 0, 2**63 - 1) or None
         selection = filters.selection(given, self._wall())
         # One more than asked for tells whether there is another page.
-        found = await _within(self._outbox.records(selection, limit + 1, before=before))
+        found = await within(self._outbox.records(selection, limit + 1, before=before))
         following = found[limit - 1].serial if len(found) > limit else None
         return web.json_response({"deliveries": [_told(each) for each in found[:limit]], "before": following})
 
@@ -70,7 +70,7 @@ class Deliveries:
             raise UsageError(
                 f'Name a filter ({", ".join(filters.FILTERS)}), or say {{"all": true}} to replay everything.'
             )
-        replayed = await _within(self._outbox.replay(selection))
+        replayed = await within(self._outbox.replay(selection))
         _logger.info("deliveries_replayed", replayed=replayed, remote=request.remote, **_loggable(selection))
         return web.json_response({"replayed": replayed})
 
@@ -81,13 +81,13 @@ class Deliveries:
         if not isinstance(call_sid, str) or len(body) != 1:
             raise UsageError('The body must be {"call_sid": "CA..."} and nothing else.')
         filters.call_sid(call_sid)
-        erased = await _within(self._outbox.erase(call_sid))
+        erased = await within(self._outbox.erase(call_sid))
         audio = await self._forget(call_sid)
         _logger.info("call_erased", call_sid=call_sid, erased=erased, audio=audio, remote=request.remote)
         return web.json_response({"erased": erased, "audio": audio})
 
 
-async def _within(asked: Awaitable[_T]) -> _T:
+async def within(asked: Awaitable[_T]) -> _T:
     """What the outbox answers; raises `OutboxDown` also when it does not."""
     try:
         async with asyncio.timeout(OUTBOX_S):

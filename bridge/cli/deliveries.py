@@ -1,6 +1,5 @@
 """`whisper-bridge deliveries`: what was delivered, what waits and what was given up, asked of the running bridge."""
 
-import asyncio
 import json
 import sys
 import time
@@ -172,21 +171,10 @@ def _given(**named: str | list[str] | None) -> "Given":
     return given
 
 
-def _ask(config: Path | None, url: str | None, ask: "Callable[[Client], Awaitable[_T]]") -> _T:
-    """What the configured bridge, or the one at `url`, answers."""
-    from bridge.api.client import Client, address  # noqa: PLC0415 - `--help` need not wait for it
-    from bridge.config import load  # noqa: PLC0415 - as above
+def _ask(config: Path | None, url: str | None, question: "Callable[[Client], Awaitable[_T]]") -> _T:
+    from bridge.api.client import ask  # noqa: PLC0415 - `--help` need not wait for it
 
-    settings = load(config)
-    client = Client(address(settings) if url is None else url, settings.server.admin_token.get_secret_value())
-    if client.exposed:
-        typer.echo("The admin token travels unencrypted: use https, or a tunnel.", err=True)
-
-    async def run() -> _T:
-        async with client:
-            return await ask(client)
-
-    return asyncio.run(run())
+    return ask(config, url, question)
 
 
 async def _listed(bridge: "Client", given: "Given", limit: int) -> tuple[list[dict[str, Any]], bool]:
