@@ -39,6 +39,7 @@ _MERGE = (
     "insert or ignore into main.endpoints select * from stray.endpoints",
 )
 
+_LANE = "lane, endpoint, call_sid, head, next, attempts, first_failure, due_at, lease_by, lease_s, epoch"
 _COPIED = "event_id, type, body, sha256, state, created_at, delivered_at, tries, last_status, last_error"
 
 
@@ -113,7 +114,8 @@ def _merge(db: sqlite3.Connection) -> int:
             where lane not in (select lane from main.lanes) order by serial"""  # noqa: S608 - constants
     ).rowcount
     db.execute(
-        "insert into main.lanes select * from stray.lanes where lane not in (select lane from main.lanes)"
+        f"""insert into main.lanes ({_LANE})
+            select {_LANE} from stray.lanes where lane not in (select lane from main.lanes)"""  # noqa: S608 - constants
     )
     return events
 
@@ -139,11 +141,11 @@ def _take_unknown(db: sqlite3.Connection, lane: str) -> int:
     ).rowcount
     if taken:
         db.execute(
-            """insert into main.lanes
+            f"""insert into main.lanes ({_LANE})
                select ?, endpoint, call_sid,
                  (select count(*) + 1 from main.events where lane = ? and state <> 'pending'), ?,
                  attempts, first_failure, due_at, lease_by, lease_s, epoch
-               from stray.lanes where lane = ?""",
+               from stray.lanes where lane = ?""",  # noqa: S608 - constants
             (name, name, taken + 1, lane),
         )
     return taken

@@ -15,13 +15,15 @@ def own(
 ) -> CallLease:
     """Take the call over: the epoch goes up by one. Raises `Fenced` if it is not `only_from`'s to take."""
     taken = db.execute(
-        """insert into calls (call_sid, owner, epoch, meta, created_at, seen_at) values (?, ?, 1, ?, ?, ?)
+        """insert into calls (call_sid, owner, epoch, meta, spoken, created_at, seen_at)
+           values (?, ?, 1, ?, ?, ?, ?)
            on conflict (call_sid) do update
            set owner = excluded.owner, epoch = epoch + 1, seen_at = excluded.seen_at,
-             meta = case when erased or length(meta) then meta else excluded.meta end
+             meta = case when erased or length(meta) then meta else excluded.meta end,
+             spoken = max(spoken, excluded.spoken and not erased)
            where ? in ('', owner) or owner = excluded.owner
            returning epoch, next_sequence, ended, erased, meta""",
-        (call_sid, owner, meta, now, now, only_from),
+        (call_sid, owner, meta, bool(meta), now, now, only_from),
     ).fetchone()
     if taken is None:
         raise Fenced.call(call_sid)

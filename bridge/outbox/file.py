@@ -98,6 +98,11 @@ def scrub(connection: sqlite3.Connection) -> None:
     that were moved for balance: only a file that is written anew is free of them.
     """
     connection.execute("vacuum")
+    empty_log(connection)
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Leave nothing in the log, outside of a transaction: it would keep what was deleted until it is written over."""
     (busy,) = connection.execute("pragma wal_checkpoint(truncate)").fetchone()[:1]
     if busy:
         raise sqlite3.OperationalError("its log is in use")

@@ -6,7 +6,7 @@ several bites, each in its own transaction, so that publishes get their turn in 
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bridge.outbox.outbox import REPLAY, Record, Selection, State, endpoint_tag, lane_name
@@ -15,7 +15,7 @@ SCAN = 20_000
 """Events that one look goes through where no index helps: some 10 ms."""
 
 BITE = 500
-"""Events that a replay moves in one transaction: some 10 ms."""
+"""Events that a replay moves, or lanes that it makes due, in one transaction: some 10 ms."""
 
 ANY: frozenset[State] = frozenset(("pending", "done", "dead", "erased"))
 _DEAD: frozenset[State] = frozenset(("dead",))
@@ -25,7 +25,7 @@ _BY_ID = "events cross join lanes using (lane) where event_id in (select value f
 _BY_CALL = "lanes cross join events using (lane) where call_sid = :call_sid"
 _BY_STATE: dict[State, str] = {
     "dead": "events cross join lanes using (lane) where state = 'dead' and serial >= :low and serial < :high",
-    "pending": "lanes cross join events on events.lane = lanes.lane and position >= head where head < next",
+    "pending": "events cross join lanes using (lane) where state = 'pending' and serial >= :low and serial < :high",
 }
 _ONE_BY_ONE = "events cross join lanes using (lane) where serial >= :low and serial < :high"
 
@@ -45,7 +45,7 @@ def records(
     end = _end(db)
     high = end if before is None else min(before, end)
     states = selection.states or ANY
-    low = max(0, high - SCAN) if _scans(selection, states) else 0
+    low = max(0, high - SCAN) if _scans(selection) else 0
     serials, values = _serials(db, selection, states, low, high)
     rows = db.execute(
         f"""select serial, event_id, endpoint, call_sid, sequence, type, state, lane, body is not null,
@@ -59,24 +59,39 @@ def records(
     return found, low if low and len(found) < limit else None
 
 
-def hasten(db: sqlite3.Connection, *, selection: Selection, now: float) -> tuple[int, int]:
-    """Begin a replay: lanes of selected pending events become due, a named endpoint is paused no more.
+def begin(db: sqlite3.Connection, *, selection: Selection) -> int:
+    """Begin a replay: a named endpoint is paused no more.
 
-    How many events these are, and the serial that the next one will have: it is no part of this replay.
+    The serial that the next event will have: it is no part of this replay.
     """
-    count = 0
-    if "pending" in (selection.states or ANY):
-        serials, values = _serials(db, selection, {"pending"}, 0, _end(db))
-        waiting = db.execute(
-            f"""select lane, endpoint, count(*) from events join lanes using (lane)
-                where serial in ({serials}) group by lane""",  # noqa: S608 - constants
-            values,
-        ).fetchall()
-        count = sum(events for _, _, events in waiting)
-        _make_due(db, ((lane, endpoint) for lane, endpoint, _ in waiting), now)
     if selection.endpoint:
         _resume(db, _endpoint(db, selection.endpoint))
-    return count, _end(db)
+    return _end(db)
+
+
+def hasten(
+    db: sqlite3.Connection, *, selection: Selection, after: str, end: int, now: float
+) -> tuple[int, str | None]:
+    """Make lanes of selected pending events, of serials below `end`, due: those whose names come after `after`.
+
+    How many events these are, and the lane to go on after; None at the end.
+    """
+    if "pending" not in (selection.states or ANY):
+        return 0, None
+    values = _values(db, selection, {"pending"}, 0, end)
+    waiting = db.execute(
+        f"{_waiting(selection)} and lane > :after order by lane limit :limit",
+        values | {"after": after, "limit": BITE},
+    )
+    bite = [lane for (lane,) in waiting]
+    selected = db.execute(
+        f"""select lane, endpoint, count(*) from lanes cross join events using (lane)
+            where lane in (select value from json_each(:bite)) and position >= head {_SELECTED}
+            group by lane""",  # noqa: S608 - constants
+        values | {"bite": json.dumps(bite)},
+    ).fetchall()
+    _make_due(db, {lane: endpoint for lane, endpoint, _ in selected}, now)
+    return sum(events for *_, events in selected), bite[-1] if len(bite) == BITE else None
 
 
 def replay(
@@ -89,7 +104,7 @@ def replay(
     states = (selection.states or _DEAD) & _SETTLED
     if not states:
         return 0, None
-    high = min(end, first + SCAN) if _scans(selection, states) else end
+    high = min(end, first + SCAN) if _scans(selection) else end
     serials, values = _serials(db, selection, states, first, high, kept=True)
     # An event keeps its serial, so this is the order of each call.
     rows = db.execute(
@@ -111,7 +126,7 @@ def replay(
                  state = 'pending', delivered_at = null where serial = ?""",
             (lane, lane, serial),
         )
-    _make_due(db, touched.items(), now)
+    _make_due(db, touched, now)
     following = rows[-1][0] + 1 if len(rows) == BITE else high
     return len(rows), following if following < end else None
 
@@ -140,10 +155,12 @@ def erase(db: sqlite3.Connection, *, call_sid: str) -> int:
     ).rowcount
 
 
-def purge(db: sqlite3.Connection, *, bodies_until: float, calls_until: float, limit: int) -> bool:
-    """Remove bodies delivered, and calls begun, up to these times; whether there may be more.
+def purge(
+    db: sqlite3.Connection, *, bodies_until: float, calls_until: float, limit: int
+) -> tuple[int, int, int]:
+    """Remove bodies delivered, what was kept of calls ended, and calls begun, up to these times; how many of each.
 
-    `limit` holds for the bodies, and again for the rows of calls, as a call may be long.
+    `limit` holds for each; of calls begun it bounds the rows, as a call may be long.
     """
     bodies = db.execute(
         """update events set body = null where serial in
@@ -151,7 +168,7 @@ def purge(db: sqlite3.Connection, *, bodies_until: float, calls_until: float, li
               order by delivered_at limit ?)""",
         (bodies_until, limit),
     ).rowcount
-    silent = _remove_lines(db, bodies_until, limit)
+    texts = _remove_texts(db, bodies_until, limit)
     settled = db.execute(
         """select call_sid from calls where created_at <= ? and not exists
              (select 1 from lanes where lanes.call_sid = calls.call_sid and head < next)
@@ -169,17 +186,17 @@ def purge(db: sqlite3.Connection, *, bodies_until: float, calls_until: float, li
             break
         _remove_call(db, call_sid)
         rows += 1
-    return limit in (bodies, silent, rows)
+    return bodies, texts, rows
 
 
-def _remove_lines(db: sqlite3.Connection, until: float, limit: int) -> int:
-    """Remove the transcripts of calls that ended until then; of how many calls."""
+def _remove_texts(db: sqlite3.Connection, until: float, limit: int) -> int:
+    """Remove the transcript, and who took part, of calls that ended until then; of how many calls."""
     ended = db.execute(
         "select call_sid from calls where ended and spoken and seen_at <= ? order by seen_at limit ?",
         (until, limit),
     ).fetchall()
     db.executemany("delete from lines where call_sid = ?", ended)
-    db.executemany("update calls set spoken = 0 where call_sid = ?", ended)
+    db.executemany("update calls set spoken = 0, meta = x'' where call_sid = ?", ended)
     return len(ended)
 
 
@@ -194,13 +211,14 @@ def _remove_call(db: sqlite3.Connection, call_sid: str) -> None:
     )
 
 
-def _make_due(db: sqlite3.Connection, lanes: Iterable[tuple[str, str]], now: float) -> None:
-    for lane, endpoint in lanes:
-        db.execute(
-            """update lanes set due_at = ?, attempts = 0, first_failure = null
-               where lane = ? and lease_by is null""",
-            (now, lane),
-        )
+def _make_due(db: sqlite3.Connection, lanes: Mapping[str, str], now: float) -> None:
+    """Make lanes due, unless they are leased, and deliver to their endpoints again."""
+    db.executemany(
+        """update lanes set due_at = ?, attempts = 0, first_failure = null
+           where lane = ? and lease_by is null""",
+        [(now, lane) for lane in lanes],
+    )
+    for endpoint in set(lanes.values()):
         _resume(db, endpoint)
 
 
@@ -222,9 +240,18 @@ def _endpoint(db: sqlite3.Connection, named: str) -> str | None:
     return None
 
 
-def _scans(selection: Selection, states: Collection[State]) -> bool:
-    """Whether one event after the other has to be looked at."""
-    return not (selection.event_ids or selection.call_sid or set(states) <= _BY_STATE.keys())
+def _waiting(selection: Selection) -> str:
+    """A query for lanes, among them all that have a selected pending event."""
+    if selection.event_ids:
+        return f"select distinct lane from {_BY_ID} and head < next"  # noqa: S608 - constants
+    if selection.call_sid:
+        return "select lane from lanes where call_sid = :call_sid and head < next"
+    return "select lane from lanes where head < next"
+
+
+def _scans(selection: Selection) -> bool:
+    """Whether it may be much that is looked at: no index leads to just the events that are selected."""
+    return not (selection.event_ids or selection.call_sid)
 
 
 def _serials(
@@ -237,8 +264,30 @@ def _serials(
     kept: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """A query for the serials of selected events, from `low` to below `high`, and the values it needs."""
+    if selection.event_ids:
+        sources = [_BY_ID]
+    elif selection.call_sid:
+        sources = [_BY_CALL]
+    elif set(states) <= _BY_STATE.keys():
+        sources = [_BY_STATE[state] for state in states]
+    else:
+        sources = [_ONE_BY_ONE]
+    query = " union all ".join(f"select serial from {source} {_SELECTED}" for source in sources)  # noqa: S608 - constants
+    return query, _values(db, selection, states, low, high, kept=kept)
+
+
+def _values(
+    db: sqlite3.Connection,
+    selection: Selection,
+    states: Collection[State],
+    low: int,
+    high: int,
+    *,
+    kept: bool = False,
+) -> dict[str, Any]:
+    """What `_SELECTED` and the sources need."""
     endpoint = selection.endpoint and _endpoint(db, selection.endpoint)
-    values = {
+    return {
         "event_ids": json.dumps(selection.event_ids),
         "call_sid": selection.call_sid,
         "endpoint": endpoint,
@@ -249,12 +298,3 @@ def _serials(
         "low": low,
         "high": low if endpoint is None else high,
     }
-    if selection.event_ids:
-        sources = [_BY_ID]
-    elif selection.call_sid:
-        sources = [_BY_CALL]
-    elif _scans(selection, states):
-        sources = [_ONE_BY_ONE]
-    else:
-        sources = [_BY_STATE[state] for state in states]
-    return " union all ".join(f"select serial from {source} {_SELECTED}" for source in sources), values  # noqa: S608 - constants

@@ -173,7 +173,7 @@ class Stats:
 
     pending: int
     oldest_age_s: float
-    """Age of the oldest pending event; 0 when there is none."""
+    """Age of the oldest pending event, or of the first stored of them; 0 when there is none."""
     lanes_in_backoff: int
     dead: int
 
@@ -230,7 +230,7 @@ class Outbox(Protocol):
         each: int = 100,
         room: Mapping[str, int] | None = None,
     ) -> list[LaneLease]:
-        """Lease up to `limit` due lanes, the longest due first; of an endpoint, `room[endpoint]` or else `each` at most."""
+        """Lease up to `limit` due lanes, of an endpoint `room[endpoint]` or else `each`: live before failed before replays, each longest due first."""
 
     async def peek(self, lane: LaneLease, limit: int = 20) -> list[Stored]:
         """The lane's next pending events in order. Raises `Fenced`."""

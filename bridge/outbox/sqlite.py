@@ -12,7 +12,7 @@ from pathlib import Path
 from bridge import metrics
 from bridge.outbox import calls, lanes, operations
 from bridge.outbox.adoption import adopt_strays
-from bridge.outbox.file import OutboxFile, open_file
+from bridge.outbox.file import OutboxFile, empty_log, open_file, scrub
 from bridge.outbox.outbox import CallLease, LaneLease, Line, Outgoing, Record, Selection, Stats, Stored
 from bridge.outbox.writer import Writer
 
@@ -181,9 +181,13 @@ class Sqlite:
     async def replay(self, selection: Selection) -> int:
         """Deliver selected events again, with the same id and bytes; how many."""
         now = self._clock()
-        count, end = await self._writer.run(
-            partial(operations.hasten, selection=selection, now=now), committed=self.wake.set
-        )
+        end = await self._writer.run(partial(operations.begin, selection=selection), committed=self.wake.set)
+        count = 0
+        after: str | None = ""
+        while after is not None:
+            few = partial(operations.hasten, selection=selection, after=after, end=end, now=now)
+            events, after = await self._writer.run(few, committed=self.wake.set)
+            count += events
         first: int | None = 1
         while first is not None:
             bite = partial(operations.replay, selection=selection, first=first, end=end, now=now)
@@ -197,17 +201,26 @@ class Sqlite:
         The file is rewritten for it, so publishes wait: some 6 ms for each MB.
         """
         try:
-            return await self._writer.run(partial(operations.erase, call_sid=call_sid), scrub=True)
+            return await self._writer.run(partial(operations.erase, call_sid=call_sid), afterwards=scrub)
         except LookupError:
             return 0
 
     async def purge(self, *, body_age_s: float, call_age_s: float, limit: int = 500) -> bool:
-        """Remove up to `limit` old bodies, and as many rows of old calls; whether there may be more."""
+        """Remove up to `limit` old bodies, and as many rows of old calls; whether there may be more.
+
+        As many lanes become due that wait since before the clock was set back.
+        """
         now = self._clock()
+        mended = await self._writer.run(partial(lanes.mend, limit=limit, now=now), durable=False)
+        if mended:
+            self.wake.set()
         operation = partial(
             operations.purge, bodies_until=now - body_age_s, calls_until=now - call_age_s, limit=limit
         )
-        return await self._writer.run(operation, durable=False)  # lost with the power, it is done again
+        removed = await self._writer.run(operation, durable=False)  # lost with the power, it is done again
+        if any(removed):
+            await self._writer.run(lambda _: None, afterwards=empty_log, durable=False)
+        return limit in (mended, *removed)
 
     async def stats(self) -> Stats:
         """Count what waits."""

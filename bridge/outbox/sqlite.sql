@@ -7,7 +7,7 @@ create table calls (                       -- one row per call: who may publish,
   next_sequence integer not null default 1,
   ended         integer not null default 0,
   erased        integer not null default 0,
-  spoken        integer not null default 0,   -- lines of it are stored
+  spoken        integer not null default 0,   -- its lines or meta are stored
   meta          blob not null,             -- what a later owner needs to know; opaque here
   created_at    real not null,
   seen_at       real not null
@@ -53,11 +53,14 @@ create table lanes (                       -- (endpoint, call): the unit of orde
   due_at        real not null,             -- of a leased lane: when the lease ends
   lease_by      text,
   lease_s       real not null default 0,
-  epoch         integer not null default 0    -- +1 at every claim
+  epoch         integer not null default 0,   -- +1 at every claim
+  priority      integer generated always as   -- live before failed before replays
+    (case when lane glob '*/replay' then 2 else attempts > 0 end)
 ) without rowid;
 
 -- Partial: lanes with nothing to deliver cost nothing, and those in backoff are skipped, not scanned.
-create index lanes_due on lanes (endpoint, due_at) where head < next;
+create index lanes_due on lanes (endpoint, priority, due_at) where head < next;
+create index lanes_waiting on lanes (lane, head, next, attempts) where head < next;
 create index lanes_of_call on lanes (call_sid);
 create index lanes_of_endpoint on lanes (endpoint);
 
@@ -79,5 +82,6 @@ create table events (
   unique (lane, position)
 );
 create index events_by_id on events (event_id);
+create index events_pending on events (serial) where state = 'pending';
 create index events_dead on events (serial) where state = 'dead';
 create index events_with_body on events (delivered_at) where state = 'done' and body is not null;

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bridge.outbox.file import OutboxFile, scrub
+from bridge.outbox.file import OutboxFile
 from bridge.outbox.outbox import OutboxDown, OutboxFull
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class _Job:
     operation: Callable[[sqlite3.Connection], Any]
     committed: Callable[[], None] | None
     durable: bool
-    scrub: bool
+    afterwards: Callable[[sqlite3.Connection], None] | None
     done: asyncio.Future[Any]
 
 
@@ -75,20 +75,19 @@ class Writer:
         *,
         committed: Callable[[], None] | None = None,
         durable: bool = True,
-        scrub: bool = False,
+        afterwards: Callable[[sqlite3.Connection], None] | None = None,
     ) -> T:
         """Run `operation`; return its result once it is committed, and `durable`: even if the power fails.
 
-        With `scrub`, what it deleted has then left no trace in the file, nor in its log.
-
-        `committed` is called then, also when the caller has given up by that time. Raises what the
+        `afterwards` is run before that, when the transaction is over. `committed` is called then, also when
+        the caller has given up by that time. Raises what the
         operation raises, `OutboxFull` when the disk is, `OutboxDown` for every other trouble with the file.
         """
         if self._thread is None or self._loop is None:
             raise OutboxDown("The outbox is not open.")
         if self._waiting >= WAITING:
             raise OutboxDown(f"The outbox's disk does not keep up: {WAITING} writes wait for it.")
-        job = _Job(operation, committed, durable, scrub, self._loop.create_future())
+        job = _Job(operation, committed, durable, afterwards, self._loop.create_future())
         self._waiting += 1
         self._jobs.put(job)
         result: T = await job.done
@@ -116,12 +115,11 @@ class Writer:
             outcomes = commit(connection, [job.operation for job in batch])
         except sqlite3.Error as error:  # not even the rollback worked
             return [error] * len(batch)
-        scrubs = [n for n, job in enumerate(batch) if job.scrub and not isinstance(outcomes[n], Exception)]
-        if scrubs:
-            try:
-                scrub(connection)
-            except sqlite3.Error as error:
-                for n in scrubs:
+        for n, job in enumerate(batch):
+            if job.afterwards is not None and not isinstance(outcomes[n], Exception):
+                try:
+                    job.afterwards(connection)
+                except sqlite3.Error as error:
                     outcomes[n] = error
         return outcomes
 

@@ -145,6 +145,11 @@ class Lane:
     waiting: list[Event] = field(default_factory=list)
     """From the head on."""
 
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Who goes first: live lanes, those whose head has failed before, replays; then the longest due."""
+        return 2 if self.name.endswith(REPLAY) else int(self.attempts > 0), self.due_at
+
     def add(self, event: Event) -> None:
         event.lane, event.position, event.state = self, self.next, "pending"
         self.next += 1
@@ -190,7 +195,7 @@ class Model:
 
     def claimable(self) -> list[Lane]:
         waiting = (lane for lane in self.waiting() if lane.endpoint not in self.paused)
-        return sorted(waiting, key=lambda lane: lane.due_at)
+        return sorted(waiting, key=lambda lane: lane.rank)
 
     def next_sequence(self, call_sid: str) -> int:
         """One past the highest that any endpoint of the call has."""
@@ -209,7 +214,7 @@ class Model:
             self.events.append(event)
 
     def due(self, limit: int, each: int, room: dict[str, int]) -> list[Lane]:
-        """Which lanes a claim gets: of those due at the same moment, others will do as well."""
+        """Which lanes a claim gets: of those of the same rank, others will do as well."""
         left = {A: room.get(A, each), B: room.get(B, each)}
         lanes = []
         for lane in self.claimable():
@@ -297,7 +302,7 @@ class Model:
 
     def stats(self) -> Stats:
         waiting = self.waiting()
-        oldest = min((lane.waiting[0].created_at for lane in waiting), default=self.now)
+        oldest = min((event.created_at for lane in waiting for event in lane.waiting), default=self.now)
         return Stats(
             pending=sum(len(lane.waiting) for lane in waiting),
             oldest_age_s=self.now - oldest,
@@ -459,7 +464,7 @@ class Machine(RuleBasedStateMachine):
         lanes = [self.model.lanes[lease.lane] for lease in claimed]
         assert {lane.name for lane in lanes} <= due
         assert len({lane.name for lane in lanes}) == len(lanes)
-        assert sorted(lane.due_at for lane in lanes) == [lane.due_at for lane in expected]
+        assert sorted(lane.rank for lane in lanes) == [lane.rank for lane in expected]
         for endpoint in (A, B):
             assert sum(lane.endpoint == endpoint for lane in lanes) <= room.get(endpoint, each)
         for lease, lane in zip(claimed, lanes, strict=True):
@@ -469,6 +474,14 @@ class Machine(RuleBasedStateMachine):
             assert (lease.head, lease.attempts) == (lane.head, lane.attempts)
             assert lease.first_failure == lane.first_failure
             self.model.claim(lease)
+
+    @rule(worker=WORKERS, limit=st.integers(1, 4))
+    def claim_first(self, worker: str, limit: int) -> None:
+        """When lanes of several priorities are due."""
+        self.deliver(worker, ["bury"], "retry")
+        self.replay(worker, Selection(states=frozenset({"dead"})))
+        self.wait(BACKOFF_S)
+        self.claim(worker, limit, 100, {})
 
     @precondition(lambda self: any(lane.lease for lane in self.model.lanes.values()))
     @rule(data=st.data(), worker=WORKERS, outcomes=st.lists(SETTLED | BACK, min_size=1, max_size=4))

@@ -157,7 +157,7 @@ def test_a_file_of_the_first_schema_is_upgraded_with_all_that_is_in_it(tmp_path:
         "watermarks": [("CA1", "inbound", 8000)],
         "spent": [("nonce", 99.0)],
         "endpoints": [("https://a.example/", "status 410")],
-        "lanes": [("tag/CA1", "https://a.example/", "CA1", 3, 4, 2, 80.5, 95.5, "me", 30.0, 7)],
+        "lanes": [("tag/CA1", "https://a.example/", "CA1", 3, 4, 2, 80.5, 95.5, "me", 30.0, 7, 1)],
         "events": [
             (
                 n,

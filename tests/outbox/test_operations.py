@@ -554,3 +554,15 @@ async def test_an_event_of_no_text_is_an_event(outbox: Outbox) -> None:
     await work_off(outbox)
     assert await outbox.purge(body_age_s=0, call_age_s=DAY_S) is False
     assert not (await listed(outbox))[0].kept
+
+
+async def test_who_took_part_is_forgotten_with_what_was_said(outbox: Outbox, clock: Clock) -> None:
+    lease = await outbox.own_call("CA1", "me", b"+15550100")
+    await outbox.publish(lease, [], {}, ended=True)
+    clock.now += 9
+    await outbox.purge(body_age_s=10, call_age_s=1e9)
+    assert (await outbox.own_call("CA1", "me", b"")).meta == b"+15550100"
+    clock.now += 11
+    await outbox.purge(body_age_s=10, call_age_s=1e9)
+    later = await outbox.own_call("CA1", "me", b"")
+    assert (later.meta, later.ended) == (b"", True)

@@ -13,11 +13,12 @@ from bridge.outbox.outbox import (
     OutboxDown,
     OutboxFull,
     Outgoing,
+    Selection,
     Stats,
     endpoint_tag,
     lane_name,
 )
-from tests.outbox.events import A, B, Clock, claim_one, event, fill, sequences
+from tests.outbox.events import A, B, Clock, claim_one, event, fill, sequences, work_off
 
 
 def test_a_lane_is_named_by_its_call_and_a_hash_of_its_endpoint() -> None:
@@ -238,6 +239,55 @@ async def test_a_few_are_the_longest_due_of_all(outbox: Outbox, clock: Clock) ->
         await fill(outbox, event(1, endpoint, f"CA{n}"), call=f"CA{n}")
         clock.now += 1
     assert {lane.call_sid for lane in await outbox.claim("me", 2, 30)} == {"CA2", "CA1"}
+
+
+async def test_live_lanes_go_before_those_that_failed_and_these_before_replays(
+    outbox: Outbox, clock: Clock
+) -> None:
+    async def add(call: str, endpoint: str = A) -> None:
+        clock.now += 1
+        await fill(outbox, event(1, endpoint, call), call=call)
+
+    for call in ("CA1", "CA2"):
+        await add(call)
+    await work_off(outbox, "bury", "bury")
+    for call in ("CA1", "CA2"):
+        assert await outbox.replay(Selection(call_sid=call)) == 1
+        assert await outbox.next_due() == 0
+        clock.now += 1
+    await add("CA3")
+    (live,) = await outbox.claim("me", 1, 30)
+    assert live.call_sid == "CA3"
+    await outbox.retry(live, 1, 0, 500, "status 500")
+    await add("CA4")
+    await add("CA5")
+    await add("CA6", B)
+    claimed = await outbox.claim("me", 2, 30)
+    claimed += await outbox.claim("me", 9, 30, room={A: 0})
+    assert sorted(lane.call_sid for lane in claimed) == ["CA4", "CA5", "CA6"]
+    assert [(await outbox.claim("me", 1, 30))[0].call_sid for _ in range(3)] == ["CA3", "CA1", "CA2"]
+
+
+async def test_a_lane_is_live_again_when_its_head_has_not_failed(outbox: Outbox, clock: Clock) -> None:
+    for call in ("CA1", "CA2"):
+        await fill(outbox, event(1, A, call), event(2, A, call), call=call)
+        clock.now += 1
+    first, second = await outbox.claim("me", 2, 30)
+    await outbox.retry(first, 1, 0, 500, "status 500")
+    await outbox.release(second)
+    (lane,) = await outbox.claim("me", 1, 30)
+    assert lane.call_sid == second.call_sid
+    clock.now += 1
+    (again,) = await outbox.claim("me", 1, 30)
+    assert again.call_sid == first.call_sid
+    await outbox.ack(again, 1)
+    await outbox.release(again)
+    clock.now += 1
+    await outbox.release(lane)
+    assert [(await outbox.claim("me", 1, 30))[0].call_sid for _ in range(2)] == [
+        first.call_sid,
+        second.call_sid,
+    ]
 
 
 async def test_a_paused_endpoint_keeps_its_events_and_is_not_claimed(outbox: Outbox) -> None:

@@ -4,13 +4,14 @@ import json
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from bridge.outbox import operations
+from bridge.outbox import lanes, operations
 from bridge.outbox.outbox import Fenced, Line, OutboxDown, Outgoing, Selection, lane_name
 from bridge.outbox.sqlite import Sqlite
 from tests.outbox.events import A, B, Clock, event, fill, work_off
@@ -33,8 +34,8 @@ async def test_reopened_it_goes_on_at_once_with_leased_and_paused_lanes(tmp_path
     await first.open()
     lease = await first.own_call("CA1", "me", b"")
     await first.publish(lease, [event(1), event(2), event(1, B)], {"inbound": 7})
-    lanes = {lane.endpoint: lane for lane in await first.claim("me", 10, 30)}
-    await first.ack(lanes[A], 1)
+    held = {lane.endpoint: lane for lane in await first.claim("me", 10, 30)}
+    await first.ack(held[A], 1)
     await first.pause(B, "status 410")
     await first.close()
 
@@ -44,7 +45,7 @@ async def test_reopened_it_goes_on_at_once_with_leased_and_paused_lanes(tmp_path
     again = {lane.endpoint: lane for lane in await second.claim("me", 10, 30)}
     assert (again[A].head, again[B].head) == (2, 1)
     with pytest.raises(Fenced):
-        await second.ack(lanes[A], 2)
+        await second.ack(held[A], 2)
     await second.close()
 
 
@@ -63,6 +64,50 @@ async def test_reopened_a_lane_in_backoff_waits_on_unless_the_clock_was_set_back
         await again.open()
         assert await again.next_due() == due
         await again.close()
+
+
+async def test_no_lane_waits_for_the_time_before_the_clock_was_set_back(outbox: Sqlite, clock: Clock) -> None:
+    for n in range(5):
+        await fill(outbox, event(1, A, f"CA{n}"), call=f"CA{n}")
+    *failed, leased = await outbox.claim("me", 5, 30)
+    for lane in failed:
+        await outbox.retry(lane, 1, 600, 500, "status 500")
+    outbox.wake.clear()
+    assert await outbox.purge(body_age_s=DAY_S, call_age_s=DAY_S) is False
+    assert not outbox.wake.is_set()
+    clock.now -= DAY_S
+    assert await outbox.next_due() == DAY_S + 30
+    assert await outbox.purge(body_age_s=DAY_S, call_age_s=DAY_S, limit=3) is True
+    assert outbox.wake.is_set()
+    assert await outbox.next_due() == 0
+    assert await outbox.purge(body_age_s=DAY_S, call_age_s=DAY_S, limit=3) is False
+    assert len(await outbox.claim("me", 9, 30)) == 4
+    assert await outbox.peek(leased), "who is at work on a lane keeps it"
+    clock.now += 30
+    assert leased.lane in {lane.lane for lane in await outbox.claim("me", 9, 30)}
+
+
+async def test_a_replay_makes_many_lanes_due_in_several_bites(
+    outbox: Sqlite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "BITE", 3)
+    for n in range(7):
+        await fill(outbox, event(1, A, f"CA{n}"), event(2, A, f"CA{n}"), event(1, B, f"CA{n}"), call=f"CA{n}")
+    for lane in await outbox.claim("me", 99, 30):
+        await outbox.retry(lane, 1, 60, 500, "status 500")
+    ids = ("evt_CA2_2", "evt_CA6_1")
+    selections = (
+        (Selection(event_ids=ids), 3, {("CA2", A), ("CA6", A), ("CA6", B)}),
+        (Selection(call_sid="CA4"), 3, {("CA4", A), ("CA4", B)}),
+        (Selection(endpoint=B, states=frozenset({"pending"})), 7, {(f"CA{n}", B) for n in range(7)}),
+        (Selection(), 21, {(f"CA{n}", endpoint) for n in range(7) for endpoint in (A, B)}),
+    )
+    for selection, count, due in selections:
+        assert await outbox.replay(selection) == count
+        claimed = await outbox.claim("me", 99, 30)
+        assert {(lane.call_sid, lane.endpoint) for lane in claimed} == due
+        for lane in claimed:
+            await outbox.retry(lane, 1, 60, 500, "status 500")
 
 
 async def test_a_closed_outbox_says_so(tmp_path: Path) -> None:
@@ -169,7 +214,7 @@ async def plan(outbox: Sqlite, query: str, values: dict[str, Any] | None = None)
     ("selection", "index"),
     [
         (Selection(states=frozenset({"dead"}), endpoint=A), "events_dead (serial>? AND serial<?)"),
-        (Selection(states=frozenset({"pending"}), since=0.0), "lanes_due"),
+        (Selection(states=frozenset({"pending"}), since=0.0), "events_pending (serial>? AND serial<?)"),
         (Selection(event_ids=("evt",), states=frozenset({"done"})), "events_by_id (event_id=?)"),
         (Selection(call_sid="CA1"), "lanes_of_call (call_sid=?)"),
     ],
@@ -184,11 +229,50 @@ async def test_what_an_operator_asks_for_is_found_by_an_index(
     assert "SCAN events /" not in f"{steps} /"
 
 
+async def run_traced(outbox: Sqlite, operation: Callable[[sqlite3.Connection], object]) -> list[str]:
+    def traced(db: sqlite3.Connection) -> list[str]:
+        statements: list[str] = []
+        db.set_trace_callback(statements.append)
+        operation(db)
+        db.set_trace_callback(None)
+        return statements
+
+    return await outbox._writer.run(traced)
+
+
+@pytest.mark.parametrize(
+    ("operation", "indexes"),
+    [
+        (
+            partial(lanes.claim, owner="me", limit=9, lease_s=30, each=9, room={}, now=2e9),
+            ["lanes_due (endpoint=? AND priority=?)", "lanes_due (endpoint=? AND priority=? AND due_at<?)"],
+        ),
+        (partial(lanes.next_due, without=(), now=0), ["lanes_due (endpoint=? AND priority=?)"]),
+        (partial(lanes.mend, limit=9, now=0), ["lanes_due (endpoint=? AND priority=? AND due_at>?)"]),
+        (partial(lanes.stats, now=0), ["COVERING INDEX lanes_waiting", "events_pending", "events_dead"]),
+        (
+            partial(operations.hasten, selection=Selection(), after="", end=9, now=0),
+            ["COVERING INDEX lanes_waiting (lane>?)", "events_1 (lane=? AND position>?)"],
+        ),
+    ],
+)
+async def test_lanes_that_wait_are_found_by_an_index(
+    outbox: Sqlite, operation: Callable[[sqlite3.Connection], object], indexes: list[str]
+) -> None:
+    await fill(outbox, event(1))
+    looks = [
+        await plan(outbox, statement)
+        for statement in await run_traced(outbox, operation)
+        if "head" in statement or "from events" in statement
+    ]
+    for index, look in zip(indexes, looks[: len(indexes)], strict=True):
+        assert index in look
+        assert "SCAN lanes /" not in f"{look} /"
+
+
 async def test_what_is_past_its_time_is_found_by_an_index(outbox: Sqlite) -> None:
-    statements: list[str] = []
-    await outbox._writer.run(lambda db: db.set_trace_callback(statements.append))
-    await outbox.purge(body_age_s=0, call_age_s=0)
-    await outbox._writer.run(lambda db: db.set_trace_callback(None))
+    purge = partial(operations.purge, bodies_until=0, calls_until=0, limit=9)
+    statements = await run_traced(outbox, purge)
     looks = [statement for statement in statements if "_at <=" in statement]
     indexes = ("events_with_body", "calls_spoken", "calls_old")
     for look, index in zip(looks, indexes, strict=True):
@@ -198,10 +282,10 @@ async def test_what_is_past_its_time_is_found_by_an_index(outbox: Sqlite) -> Non
 @pytest.fixture
 async def blocked(outbox: Sqlite, clock: Clock) -> Sqlite:
     """100,000 events of 2,000 calls wait for an endpoint that is down."""
-    lanes = [(lane_name(A, f"CA{n}"), A, f"CA{n}", 51, 3, clock.now + 600) for n in range(2000)]
+    rows = [(lane_name(A, f"CA{n}"), A, f"CA{n}", 51, 3, clock.now + 600) for n in range(2000)]
     events = [
         (lane[0], n, n, f"evt_{lane[2]}_{n}", "t", b"x" * 100, bytes(32), clock.now)
-        for lane in lanes
+        for lane in rows
         for n in range(1, 51)
     ]
     await outbox._writer.run(
@@ -209,7 +293,7 @@ async def blocked(outbox: Sqlite, clock: Clock) -> Sqlite:
             db.execute("insert into endpoints values (?, null)", (A,)),
             db.executemany(
                 "insert into lanes (lane, endpoint, call_sid, next, attempts, due_at) values (?, ?, ?, ?, ?, ?)",
-                lanes,
+                rows,
             ),
             db.executemany(
                 """insert into events (lane, position, sequence, event_id, type, body, sha256, created_at)
@@ -255,6 +339,26 @@ async def test_operations_on_100_000_blocked_events(blocked: Sqlite) -> None:
     assert len(await timed("list a call", blocked.records(Selection(call_sid="CA7"), 100))) == 50
     assert len(await timed("list all", blocked.records(Selection(), 100))) == 100
     assert await timed("purge", blocked.purge(body_age_s=0, call_age_s=0)) is False
+    assert (await timed("stats", blocked.stats())).pending == 100_000
     assert await timed("replay", blocked.replay(Selection())) == 100_000
     assert len(await timed("claim 64", blocked.claim("me", 64, 30))) == 64
     print(", ".join(f"{name} {ms:.1f} ms" for name, ms in took.items()))  # noqa: T201 - figures for -s
+
+
+async def test_what_is_not_kept_is_not_in_the_log_either(
+    tmp_path: Path, outbox: Sqlite, clock: Clock
+) -> None:
+    lease = await outbox.own_call("CA1", "me", b"from +15550100")
+    body = b'{"text": "not to be kept"}'
+    line = Line(1, "inbound", 0, 1, "not to be kept")
+    outgoing = Outgoing(A, 1, "evt_1", "transcript.final", body)
+    await outbox.publish(lease, [outgoing], {}, lines=[line], ended=True)
+    (lane,) = await outbox.claim("me", 1, 30)
+    await outbox.ack(lane, 1)
+    await outbox.release(lane)
+    assert b"not to be kept" in content(tmp_path / "outbox"), "this looks at the right files"
+    clock.now += 1
+    while await outbox.purge(body_age_s=0, call_age_s=DAY_S):
+        pass
+    for text in (b"not to be kept", b"+15550100"):
+        assert text not in content(tmp_path / "outbox")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridge.outbox import writer as writer_module
-from bridge.outbox.file import open_file
+from bridge.outbox.file import open_file, scrub
 from bridge.outbox.outbox import OutboxDown, OutboxFull
 from bridge.outbox.writer import Writer, commit
 
@@ -124,7 +124,7 @@ async def test_the_file_is_scrubbed_after_the_commit_of_who_asks_for_it(
         writer.run(partial(put, "kept")),
         writer.run(
             lambda db: db.execute("delete from endpoints where endpoint like '%deleted%'").rowcount,
-            scrub=True,
+            afterwards=scrub,
         ),
     )
     assert list(both) == ["kept", 1]
@@ -133,17 +133,16 @@ async def test_the_file_is_scrubbed_after_the_commit_of_who_asks_for_it(
     assert await writer.run(names) == ["kept"]
 
 
-async def test_who_asks_for_a_scrub_is_told_that_it_failed_and_nobody_else(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch
+async def test_who_asks_for_something_afterwards_is_told_that_it_failed_and_nobody_else(
+    writer: Writer,
 ) -> None:
     def refuse(_: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("no temporary directory")
 
-    monkeypatch.setattr(writer_module, "scrub", refuse)
     outcomes = await asyncio.gather(
         writer.run(partial(put, "a")),
-        writer.run(partial(put, "b"), scrub=True),
-        writer.run(fail, scrub=True),
+        writer.run(partial(put, "b"), afterwards=refuse),
+        writer.run(fail, afterwards=refuse),
         return_exceptions=True,
     )
     assert outcomes[0] == "a"

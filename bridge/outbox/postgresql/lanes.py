@@ -6,6 +6,7 @@ commits by itself. A leased lane's `due_at` is the end of its lease, so a lane w
 
 from collections.abc import Collection, Mapping, Sequence
 
+from bridge.outbox.lanes import LONGEST_WAIT_S
 from bridge.outbox.outbox import Fenced, LaneLease, Stats, Stored
 from bridge.outbox.postgresql.pool import Connection, as_json
 
@@ -20,31 +21,15 @@ async def claim(
     room: Mapping[str, int],
     at: float | None,
 ) -> list[LaneLease]:
-    """Lease due lanes, longest due first; the cost grows with the endpoints, not with what waits."""
+    """Lease due lanes; the cost grows with the endpoints that have any, not with what waits."""
     rows = await connection.fetch(
-        """with due as (
-              select lanes.lane, lanes.due_at from whisper_bridge.endpoints
-              left join json_each_text($2) as room (endpoint, lanes) using (endpoint)
-              cross join lateral (
-                select lane, due_at from whisper_bridge.lanes
-                where lanes.endpoint = endpoints.endpoint and head < next and due_at <= whisper_bridge.now($1)
-                order by due_at, lane limit greatest(0, coalesce(room.lanes::int, $3))
-                for update skip locked
-              ) as lanes
-              where paused is null
-              order by lanes.due_at, lanes.lane limit $4),
-            claimed as (
-              update whisper_bridge.lanes
-              set lease_by = $5, lease_s = $6, due_at = whisper_bridge.now($1) + $6, epoch = epoch + 1
-              from due where lanes.lane = due.lane
-              returning lanes.lane, endpoint, call_sid, epoch, head, attempts, first_failure, due.due_at)
-            select lane, endpoint, call_sid, epoch, head, attempts, first_failure from claimed order by due_at, lane""",
+        "select * from whisper_bridge.claim($1, $2, $3, $4, $5, $6)",
         at,
-        as_json(room),
-        each,
-        limit,
         owner,
+        limit,
         lease_s,
+        each,
+        as_json(room),
     )
     return [LaneLease(*row) for row in rows]
 
@@ -182,29 +167,46 @@ async def lock(connection: Connection, *, lanes: Sequence[str] = (), calls: Sequ
 async def next_due(connection: Connection, *, without: Collection[str], at: float | None) -> float | None:
     """Seconds until a lane becomes due, None if nothing is pending."""
     wait_s = await connection.fetchval(
-        """select min(lanes.due_at) - whisper_bridge.now($1) from whisper_bridge.endpoints cross join lateral (
-              select due_at from whisper_bridge.lanes
-              where lanes.endpoint = endpoints.endpoint and head < next order by due_at limit 1
-            ) as lanes
-            where paused is null and endpoints.endpoint <> all($2::text[])""",
+        """select min(due_at) - whisper_bridge.now($1)
+           from whisper_bridge.waiting join whisper_bridge.endpoints using (endpoint)
+           where paused is null and endpoint <> all($2::text[])""",
         at,
         list(without),
     )
     return None if wait_s is None else max(0.0, wait_s)
 
 
+async def mend(connection: Connection, *, limit: int, at: float | None) -> int:
+    """Make up to `limit` lanes due that would wait for longer than any does, and end leases in time; how many.
+
+    The clock was set back, or another server with another clock took over.
+    """
+    mended: int = await connection.fetchval(
+        """with mended as (
+             update whisper_bridge.lanes
+             set due_at = whisper_bridge.now($1) + case when lease_by is null then 0 else lease_s end
+             where lane in (
+               select lane from whisper_bridge.lanes where head < next and due_at > whisper_bridge.now($1) + $2::float8
+               limit $3 for update skip locked)
+             returning 1)
+           select count(*) from mended""",
+        at,
+        LONGEST_WAIT_S,
+        limit,
+    )
+    return mended
+
+
 async def stats(connection: Connection, *, at: float | None) -> Stats:
-    """Count what waits; the cost grows with the lanes that wait."""
+    """Count what waits; the cost grows with the lanes that wait. The oldest is the one that was stored first."""
     row = await connection.fetchrow(
         """select coalesce(sum(next - head), 0)::bigint as pending,
-              greatest(0, coalesce(whisper_bridge.now($1) - min(created_at), 0)) as oldest_age_s,
+              greatest(0, coalesce(whisper_bridge.now($1) - (
+                select created_at from whisper_bridge.events where state = 'pending' order by serial limit 1), 0)
+              ) as oldest_age_s,
               count(*) filter (where attempts > 0) as lanes_in_backoff,
               (select count(*) from whisper_bridge.events where state = 'dead') as dead
-            from whisper_bridge.lanes cross join lateral (
-              select created_at from whisper_bridge.events
-              where events.lane = lanes.lane and position = head limit 1
-            ) as oldest
-            where head < next""",
+            from whisper_bridge.lanes where head < next""",
         at,
     )
     return Stats(*row)

@@ -107,18 +107,45 @@ async def erase(connection: Connection, *, call_sid: str) -> int:
 
 async def _hasten(connection: Connection, selection: Selection, at: float | None) -> int:
     """Lanes of selected pending events become due, their endpoints are paused no more; how many events."""
-    terms, values = where(selection, {"pending"}, await _named(connection, selection), first=1)
-    waiting = await connection.fetch(
-        f"select lane, endpoint, count(*) as events from {_EVENTS} where {terms} group by lane, endpoint order by lane",  # noqa: S608 - the values are arguments
+    named = await _named(connection, selection)
+    terms, values = where(selection, {"pending"}, named, first=2)
+    last = ""
+    count: int = 0
+    while True:
+        bite = await _waiting(connection, selection, last)
+        selected = await connection.fetch(
+            f"""select lane, endpoint, events from whisper_bridge.lanes cross join lateral (
+                  select count(*) as events from whisper_bridge.events
+                  where events.lane = lanes.lane and {terms}) as selected
+                where lane = any($1::text[]) and events > 0""",  # noqa: S608 - as above
+            bite,
+            *values,
+        )
+        if selected:
+            async with connection.transaction():
+                lanes = await lock(connection, lanes=[row["lane"] for row in selected])
+                await _make_due(connection, lanes, at)
+                await _resume(connection, {row["endpoint"] for row in selected})
+        count += sum(row["events"] for row in selected)
+        if len(bite) < BITE:
+            return count
+        last = bite[-1]
+
+
+async def _waiting(connection: Connection, selection: Selection, last: str) -> list[str]:
+    """Up to `BITE` lanes by name, from the one after `last` on, that may have selected pending events."""
+    term, values = "true", []
+    if selection.event_ids:
+        term = "lane in (select lane from whisper_bridge.events where event_id = any($2::text[]))"
+        values = [list(selection.event_ids)]
+    elif selection.call_sid:
+        term, values = "call_sid = any($2::text[])", [[selection.call_sid]]
+    rows = await connection.fetch(
+        f"select lane from whisper_bridge.lanes where head < next and lane > $1 and {term} order by lane limit {BITE}",  # noqa: S608 - as above
+        last,
         *values,
     )
-    for begin in range(0, len(waiting), BITE):
-        bite = waiting[begin : begin + BITE]
-        async with connection.transaction():
-            lanes = await lock(connection, lanes=[row["lane"] for row in bite])
-            await _make_due(connection, lanes, at)
-            await _resume(connection, {row["endpoint"] for row in bite})
-    return sum(row["events"] for row in waiting)
+    return [row["lane"] for row in rows]
 
 
 async def _move(
@@ -189,10 +216,11 @@ async def _make_due(connection: Connection, lanes: list[str], at: float | None) 
 
 
 async def _resume(connection: Connection, endpoints: Collection[str]) -> None:
+    # A key's lock would wait for every new lane of the endpoint, as each holds its key.
     await connection.execute(
         """update whisper_bridge.endpoints set paused = null where endpoint in (
              select endpoint from whisper_bridge.endpoints where endpoint = any($1::text[]) and paused is not null
-             order by endpoint for update)""",
+             order by endpoint for no key update)""",
         list(endpoints),
     )
 

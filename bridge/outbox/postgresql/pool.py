@@ -124,8 +124,13 @@ class Pool:
         # Cancelling a statement takes a second connection, and leaves open what became of it.
         task = asyncio.create_task(self._attempt(self._pool, operation, committed))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # who asked may have given up: then nobody else looks at it
 
     async def _attempt(
         self,

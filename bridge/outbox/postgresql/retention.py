@@ -3,7 +3,7 @@
 `at` is the time in seconds since 1970, or None for the database's. Each bite is a transaction of its own.
 """
 
-from bridge.outbox.postgresql.lanes import lock
+from bridge.outbox.postgresql.lanes import lock, mend
 from bridge.outbox.postgresql.pool import Connection
 
 _FOREIGN_KEY = "23503"
@@ -14,8 +14,10 @@ async def purge(
 ) -> bool:
     """Remove bodies delivered, and calls begun, so long ago; whether there may be more.
 
-    `limit` holds for the bodies, for the calls, and again for the calls' events, as a call may be long.
+    `limit` holds for the bodies, for the calls, and again for the calls' events, as a call may be long. What
+    waits since before the clock was set back is past its time too: it becomes due.
     """
+    mended = await mend(connection, limit=limit, at=at)
     bodies = await connection.fetchval(
         """with bare as (
               update whisper_bridge.events set body = null where serial in (
@@ -28,7 +30,7 @@ async def purge(
         body_age_s,
         limit,
     )
-    silent = await connection.fetchval(
+    texts = await connection.fetchval(
         """with ended as (
               select call_sid from whisper_bridge.calls
               where ended and spoken and seen_at <= whisper_bridge.now($1) - $2::float8
@@ -36,7 +38,7 @@ async def purge(
               order by created_at limit $3 for update skip locked),
             gone as (delete from whisper_bridge.lines using ended where lines.call_sid = ended.call_sid),
             silent as (
-              update whisper_bridge.calls set spoken = false from ended
+              update whisper_bridge.calls set spoken = false, meta = '' from ended
               where calls.call_sid = ended.call_sid returning 1)
             select count(*) from silent""",
         at,
@@ -47,7 +49,7 @@ async def purge(
         calls = await _lock_old_calls(connection, call_age_s, limit, at)
         events, endpoints = await _remove(connection, calls, limit) if calls else (0, [])
     await _forget(connection, endpoints)
-    return limit in (bodies, silent, len(calls), events)
+    return limit in (mended, bodies, texts, len(calls), events)
 
 
 async def _lock_old_calls(

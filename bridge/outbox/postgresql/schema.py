@@ -4,8 +4,8 @@ from importlib.resources import files
 
 from bridge import log
 from bridge.errors import ConfigError
-from bridge.outbox.lanes import LONGEST_WAIT_S
 from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.postgresql.lanes import mend
 from bridge.outbox.postgresql.pool import Connection
 
 VERSION = 1
@@ -18,6 +18,9 @@ OLDEST_SERVER = 150_000
 
 LOCK = 0x77686973
 """Any number that nothing else in the database takes an advisory lock on: "whis" in ASCII."""
+
+MENDED = 5000
+"""Lanes in one statement, so that none takes long: some 100 ms."""
 
 _log = log.get(__name__)
 
@@ -42,12 +45,8 @@ async def prepare(connection: Connection, *, at: float | None, accept_loss: bool
                 f"The tables in PostgreSQL were made by a newer whisper-bridge (version {version}, this one knows {VERSION}): upgrade this one."
             )
     await connection.execute("update whisper_bridge.endpoints set paused = null where paused is not null")
-    # Nobody waits that long: the clock was set back, or another server with another clock took over.
-    await connection.execute(
-        "update whisper_bridge.lanes set due_at = whisper_bridge.now($1) where head < next and due_at > whisper_bridge.now($1) + $2::float8",
-        at,
-        LONGEST_WAIT_S,
-    )
+    while await mend(connection, limit=MENDED, at=at) == MENDED:
+        pass
 
 
 async def _version(connection: Connection) -> int | None:

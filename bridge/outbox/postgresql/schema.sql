@@ -60,9 +60,11 @@ create table whisper_bridge.lanes (
   due_at        double precision not null,
   lease_by      text,
   lease_s       double precision not null default 0,
-  epoch         bigint not null default 0
+  epoch         bigint not null default 0,
+  priority      integer not null generated always as (
+    case when lane like '%/replay' then 2 when attempts > 0 then 1 else 0 end) stored
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
-create index lanes_due on whisper_bridge.lanes (endpoint, due_at) where head < next;
+create index lanes_due on whisper_bridge.lanes (endpoint, priority, due_at) where head < next;
 create index lanes_of_call on whisper_bridge.lanes (call_sid);
 
 create table whisper_bridge.events (
@@ -83,8 +85,23 @@ create table whisper_bridge.events (
   unique (lane, position)
 ) with (fillfactor = 90);
 create index events_by_id on whisper_bridge.events (event_id);
+create index events_pending on whisper_bridge.events (serial) where state = 'pending';
 create index events_dead on whisper_bridge.events (serial) where state = 'dead';
 create index events_with_body on whisper_bridge.events (delivered_at) where state = 'done' and body is not null;
+
+-- When the first lane of each (endpoint, priority) is due: one look into the index for each that has any.
+create view whisper_bridge.waiting as
+with recursive first as (
+  (select endpoint, priority, due_at from whisper_bridge.lanes where head < next
+   order by endpoint, priority, due_at limit 1)
+  union all
+  select following.* from first cross join lateral (
+    select lanes.endpoint, lanes.priority, lanes.due_at from whisper_bridge.lanes
+    where head < next and (lanes.endpoint, lanes.priority) > (first.endpoint, first.priority)
+    order by lanes.endpoint, lanes.priority, lanes.due_at limit 1
+  ) as following
+)
+select endpoint, priority, due_at from first;
 
 create function whisper_bridge.now(at double precision) returns double precision
 language sql stable as $$ select coalesce(at, extract(epoch from statement_timestamp())::double precision) $$;
@@ -102,11 +119,12 @@ declare
   moment constant double precision := whisper_bridge.now(at);
   taken whisper_bridge.calls;
 begin
-  insert into whisper_bridge.calls as c (call_sid, owner, epoch, meta, created_at, seen_at)
-  values (sid, taker, 1, about, moment, moment)
+  insert into whisper_bridge.calls as c (call_sid, owner, epoch, meta, spoken, created_at, seen_at)
+  values (sid, taker, 1, about, length(about) > 0, moment, moment)
   on conflict (call_sid) do update
   set owner = excluded.owner, epoch = c.epoch + 1, seen_at = excluded.seen_at,
-      meta = case when c.erased or length(c.meta) > 0 then c.meta else excluded.meta end
+      meta = case when c.erased or length(c.meta) > 0 then c.meta else excluded.meta end,
+      spoken = c.spoken or excluded.spoken and not c.erased
   where only_from in ('', c.owner) or c.owner = excluded.owner
   returning c.* into taken;
   epoch := taken.epoch;  -- null: it is somebody else's
@@ -183,4 +201,61 @@ begin
     as each (number integer, track text, start_ms bigint, end_ms bigint, text text)
   on conflict do nothing;
   return null;
+end $$;
+
+-- `room` is by endpoint; an endpoint that it lacks has room for `each`. Candidates are not locked, so that what
+-- is locked and written is what is leased; each is looked at again with its lock, as others claim too. Who finds
+-- some of them taken asks for more: lanes are there for as many as 16 who ask at the same moment.
+create function whisper_bridge.claim(
+  at double precision, taker text, most integer, seconds double precision, each integer, room jsonb,
+  out lane text, out endpoint text, out call_sid text, out epoch bigint, out head bigint, out attempts integer,
+  out first_failure double precision
+) returns setof record language plpgsql set jit = off as $$
+#variable_conflict use_column
+declare
+  moment constant double precision := whisper_bridge.now(at);
+  candidate record;
+  got integer := 0;
+  missed boolean;
+  share integer;
+  times integer;
+begin
+  foreach times in array array[1, 16] loop
+    missed := false;
+    for candidate in
+      with first as (
+        select endpoint, priority, least(most, coalesce((room ->> endpoint)::integer, each)) as share
+        from whisper_bridge.waiting join whisper_bridge.endpoints using (endpoint)
+        where paused is null and due_at <= moment and coalesce((room ->> endpoint)::integer, each) > 0
+        -- Of three priorities, the first has room: so these are `most` lanes, and others come after them.
+        order by priority, due_at limit 3 * most * times
+      )
+      select due.lane, endpoint from first cross join lateral (
+        select lane, due_at from whisper_bridge.lanes
+        where lanes.endpoint = first.endpoint and lanes.priority = first.priority
+          and head < next and due_at <= moment
+        order by due_at limit share * times
+      ) as due
+      order by priority, due_at, due.lane
+    loop
+      exit when got = most;
+      share := coalesce((room ->> candidate.endpoint)::integer, each);
+      continue when share <= 0;
+      update whisper_bridge.lanes
+      set lease_by = taker, lease_s = seconds, due_at = moment + seconds, epoch = epoch + 1
+      where lane = (
+        select lane from whisper_bridge.lanes where lane = candidate.lane and head < next and due_at <= moment
+        for update skip locked)
+      returning lane, endpoint, call_sid, epoch, head, attempts, first_failure
+      into lane, endpoint, call_sid, epoch, head, attempts, first_failure;
+      if found then
+        room := room || jsonb_build_object(candidate.endpoint, share - 1);
+        got := got + 1;
+        return next;
+      else
+        missed := true;
+      end if;
+    end loop;
+    exit when got = most or not missed;
+  end loop;
 end $$;

@@ -5,6 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -21,7 +22,7 @@ from bridge.outbox.outbox import (
     State,
     lane_name,
 )
-from bridge.outbox.postgresql import pool
+from bridge.outbox.postgresql import lanes, operations, pool
 from bridge.outbox.postgresql.postgres import Postgres
 from tests.doubles.postgres import PostgresServer, several_hosts
 
@@ -101,9 +102,9 @@ async def test_a_lane_is_leased_to_one_of_many_who_ask_at_the_same_time(stores: 
         call = f"CA{n}"
         await stores[0].publish(await stores[0].own_call(call, "me", b""), [event(1, call)], {})
     asked = await asyncio.gather(*(store.claim(f"{n}", 5, 30) for n in range(8) for store in stores))
-    lanes = [lane.lane for claimed in asked for lane in claimed]
-    lanes += [lane.lane for lane in await stores[0].claim("me", 100, 30)]
-    assert len(lanes) == len(set(lanes)) == 40
+    names = [lane.lane for claimed in asked for lane in claimed]
+    names += [lane.lane for lane in await stores[0].claim("me", 100, 30)]
+    assert len(names) == len(set(names)) == 40
 
 
 async def test_nobody_waits_for_a_lane_that_somebody_else_works_on(stores: Stores) -> None:
@@ -126,6 +127,143 @@ async def test_nobody_waits_for_a_lane_that_somebody_else_works_on(stores: Store
     done.set()
     await holding
     assert [lane.call_sid for lane in await two.claim("two", 10, 30)] == ["CA1"]
+
+
+async def test_a_claim_locks_and_writes_no_more_than_it_leases(
+    stores: Stores, postgres_server: PostgresServer
+) -> None:
+    await postgres_server.query(
+        "insert into whisper_bridge.endpoints select 'https://' || n || '.example/' from generate_series(0, 19) as n"
+    )
+    await postgres_server.query(
+        """insert into whisper_bridge.lanes (lane, endpoint, call_sid, next, due_at)
+           select 'lane' || n, 'https://' || n % 20 || '.example/', 'CA' || n, 2, n from generate_series(1, 400) as n"""
+    )
+    claimed = await stores[0].claim("me", 30, 30, each=10)
+    assert {lane.lane for lane in claimed} == {f"lane{n}" for n in range(1, 31)}
+    (row,) = await postgres_server.query(
+        "select count(*) as touched from whisper_bridge.lanes where xmax::text <> '0' or epoch > 0"
+    )
+    assert row["touched"] == 30
+
+
+async def test_who_claims_while_others_do_gets_what_he_asked_for(stores: Stores) -> None:
+    one, two = stores
+    for n in range(12):
+        await one.publish(await one.own_call(f"CA{n}", "me", b""), [event(1, f"CA{n}")], {})
+
+    async def hold(connection: pool.Connection) -> list[LaneLease]:
+        async with connection.transaction():
+            leases = await lanes.claim(connection, owner="one", limit=5, lease_s=30, each=5, room={}, at=None)
+            claimed.set()
+            await done.wait()
+            return leases
+
+    claimed, done = asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(one._pool.run(hold))
+    await claimed.wait()
+    second = await two.claim("two", 5, 30, each=5)
+    done.set()
+    names = {lane.lane for lane in [*await holding, *second]}
+    assert (len(second), len(names)) == (5, 10)
+    assert len(await two.claim("two", 5, 30, each=5)) == 2
+
+
+async def test_replays_of_what_is_paused_get_on_with_each_other_and_with_publishes(stores: Stores) -> None:
+    one, two = stores
+    ends = [f"https://{letter}.example/" for letter in "fedcba"]
+
+    async def call(store: Postgres, sid: str) -> None:
+        lease = await store.own_call(sid, "me", b"")
+        await store.publish(lease, [event(1, sid, end) for end in ends], {})
+
+    async def calls(store: Postgres, name: str) -> None:
+        for n in range(10):
+            await call(store, f"CA{name}{n}")
+
+    await asyncio.gather(*(call(one, f"CA{n}") for n in range(40)))
+    for n in range(4):
+        for lane in await one.claim("me", 1000, 30, each=1000):
+            await one.bury(lane, lane.head, 500, "status 500")
+        for end in ends:
+            await one.pause(end, "status 410")
+        # An OutboxDown out of here is a deadlock.
+        await asyncio.gather(
+            *(store.replay(Selection(states=frozenset(("dead",)))) for store in stores),
+            *(calls(store, f"-{n}-{m}-") for m, store in enumerate((one, two, two))),
+        )
+    assert await one.next_due() == 0
+
+
+async def test_a_replay_makes_lanes_due_bite_by_bite(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "BITE", 2)
+    one, _ = stores
+    for n in range(5):
+        await one.publish(
+            await one.own_call(f"CA{n}", "me", b""), [event(1, f"CA{n}"), event(2, f"CA{n}")], {}
+        )
+    for lane in await one.claim("me", 10, 30):
+        await one.retry(lane, 1, 500, 500, "status 500")
+    assert await one.claim("me", 10, 30) == []
+    assert await one.replay(Selection(event_ids=("evt_CA1_2", "evt_CA2_1", "evt_CA4_1"))) == 3
+    assert {lane.call_sid for lane in await one.claim("me", 10, 30)} == {"CA1", "CA2", "CA4"}
+    assert await one.replay(Selection(call_sid="CA0")) == 2
+    assert await one.replay(Selection(endpoint=A)) == 10
+    assert {lane.call_sid for lane in await one.claim("me", 10, 30)} == {"CA0", "CA3"}
+
+
+async def test_what_was_delivered_long_ago_does_not_slow_down_a_look_at_what_waits(
+    stores: Stores, postgres_server: PostgresServer
+) -> None:
+    await postgres_server.query(
+        """insert into whisper_bridge.events (lane, position, sequence, event_id, type, sha256, state, created_at)
+           select 'lane', n, n, 'evt' || n, 't', '', 'done', n from generate_series(1, 5000) as n"""
+    )
+    await postgres_server.query("analyze whisper_bridge.events")
+    one, _ = stores
+    plans: list[str] = []
+
+    class Explained:
+        """Has the plan of a query made, and then its rows."""
+
+        def __init__(self, connection: pool.Connection) -> None:
+            self.connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            async def ask(query: str, *values: Any) -> Any:
+                plan = await self.connection.fetch(f"explain {query}", *values)
+                plans.append("\n".join(row[0] for row in plan))
+                return await getattr(self.connection, name)(query, *values)
+
+            return ask
+
+    async def look(connection: pool.Connection) -> None:
+        seen = Explained(connection)
+        pending = Selection(states=frozenset(("pending",)))
+        assert await operations.records(seen, selection=pending, limit=10, before=None) == []
+        assert (await lanes.stats(seen, at=None)).pending == 0
+
+    await one._pool.run(look)
+    assert len(plans) == 3
+    assert sum("using events_pending" in plan for plan in plans) == 2
+    assert not [plan for plan in plans if "Seq Scan on events" in plan]
+
+
+async def test_a_clock_that_was_set_back_holds_nothing_up(postgres_url: str) -> None:
+    """Another server took over, and its clock is behind: processes have gone on, none opened its store."""
+    now = 1_000_000.0
+    store = Postgres(postgres_url, lambda: now)
+    await store.open()
+    for n in range(3):
+        await store.publish(await store.own_call(f"CA{n}", "me", b""), [event(1, f"CA{n}")], {})
+    (held,) = await store.claim("me", 1, 30)
+    now = 1000.0
+    assert await store.claim("me", 10, 30) == []
+    assert await store.purge(body_age_s=1e9, call_age_s=1e9, limit=2)
+    assert not await store.purge(body_age_s=1e9, call_age_s=1e9, limit=2)
+    assert len(await store.claim("you", 10, 30)) == 2
+    await store.ack(held, 1)
+    await store.close()
 
 
 async def test_two_publishes_of_the_same_are_one(stores: Stores) -> None:
