@@ -10,6 +10,9 @@ DEFECTS = Counter(
 CALLS = Counter("bridge_calls_total", "Calls ended.", ["reason"])
 VOICE_ANSWERS = Counter("bridge_voice_answers_total", "Answers to POST /twilio/voice.", ["answer"])
 REFUSALS = Counter("bridge_refusals_total", "Requests and streams refused.", ["why"])
+UNCHECKED_TOKENS = Counter(
+    "bridge_stream_tokens_unchecked_total", "Streams admitted while the outbox could not note their tokens."
+)
 HTTP_REFUSALS = Counter(
     "bridge_http_refusals_total", "HTTP answers of 400 and above, and bytes that were no HTTP.", ["status"]
 )
@@ -74,6 +77,10 @@ LANES = Counter(
     "bridge_webhook_lanes_total",
     "Lanes taken up (claimed), and of these lost to a newer owner (fenced) or left to the end of their lease (left).",
     ["what"],
+)
+ENDPOINTS_PAUSED = Gauge(
+    "bridge_webhook_endpoints_paused",
+    "Endpoints that answered 410: nothing is sent until a replay or a restart.",
 )
 BREAKERS_OPEN = Gauge(
     "bridge_webhook_breakers_open", "Endpoints taken to be down: one lane tries now and then."

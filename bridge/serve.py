@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from bridge import __version__, log
 from bridge.api.api import api
+from bridge.api.calls import CallRoutes
 from bridge.api.deliveries import Deliveries
 from bridge.api.gate import Gate
 from bridge.audio.tick import Tick
@@ -44,7 +46,7 @@ FLUSH_S: Final = 2.0
 """How long the process stays for webhooks that are due; the next one delivers the rest."""
 
 READY_S: Final = 2.0
-"""An outbox that does not answer within this is not ready."""
+"""An outbox that does not answer within this is not ready; and the longest that `/metrics` waits for its figures."""
 
 _logger = log.get(__name__)
 
@@ -93,7 +95,7 @@ class Bridge:
 
     async def serve(self, listener: socket.socket) -> web.AppRunner:
         """Begin to answer requests."""
-        app = application(self.twilio, self._unready_or_down, self._operator())
+        app = application(self.twilio, self._unready_or_down, self._measure, self._operator())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         await web.SockSite(runner, listener).start()
@@ -117,14 +119,15 @@ class Bridge:
         await self.calls.finish(FINISH_S, hurry, HURRY_S)
         with contextlib.suppress(TimeoutError, OutboxDown):
             async with asyncio.timeout(FLUSH_S):
-                while (await self._services.outbox.stats()).pending:  # noqa: ASYNC110 - nobody tells when all is sent
+                while await self._services.outbox.next_due() is not None:  # noqa: ASYNC110 - nobody tells when all is sent
                     await asyncio.sleep(FLUSH_S / 100)
 
     def _operator(self) -> web.Application | None:
         """The operator's API; none without an admin token."""
         token = self._config.server.admin_token.get_secret_value()
-        deliveries = Deliveries(self._services.outbox, self.calls.erase)
-        return api(Gate(token), deliveries.routes()) if token else None
+        outbox = self._services.outbox
+        routes = [*Deliveries(outbox, self.calls.erase).routes(), *CallRoutes(outbox).routes()]
+        return api(Gate(token), routes) if token else None
 
     @property
     def _public_url(self) -> str:
@@ -136,10 +139,16 @@ class Bridge:
     async def _unready_or_down(self) -> str:
         try:
             async with asyncio.timeout(READY_S):
-                await self._delivery.measure()
+                # Cheap however much waits: a backlog must not make the bridge unready.
+                await self._services.outbox.next_due()
         except (OutboxDown, TimeoutError):
             return "the outbox is down"
         return self._unready()
+
+    async def _measure(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                await self._delivery.measure()
 
 
 @contextlib.asynccontextmanager
@@ -199,6 +208,7 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
 
 async def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, let live calls end, and return when everything is stored."""
+    raise_open_files()
     for warning in config.warnings:
         _logger.warning("configuration", warning=warning)
     with Signals() as signals:
@@ -206,6 +216,13 @@ async def serve(config: Config) -> None:
             await signals.stop.wait()
             await bridge.drain(signals.hurry)
     _logger.info("stopped")
+
+
+def raise_open_files() -> None:
+    """Let the process have as many files open as it may: a call has a dozen, and the usual limit is for older programs."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says more than it allows
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager

@@ -32,9 +32,15 @@ def _malformed_requests_are_counted(record: logging.LogRecord) -> bool:
 
 
 def application(
-    twilio: TwilioRoutes, unready: Callable[[], Awaitable[str]], operator: web.Application | None = None
+    twilio: TwilioRoutes,
+    unready: Callable[[], Awaitable[str]],
+    measure: Callable[[], Awaitable[None]],
+    operator: web.Application | None = None,
 ) -> web.Application:
-    """The application; `unready` says why no calls can be taken, or nothing. `operator` is the API, if there is one."""
+    """The application; `unready` says why no calls can be taken, or nothing. `measure` brings the gauges up to date.
+
+    `operator` is the API, if there is one.
+    """
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -46,7 +52,7 @@ def application(
         return web.json_response({"status": "ready"})
 
     async def prometheus(_request: web.Request) -> web.Response:
-        await unready()  # brings the outbox's gauges up to date
+        await measure()
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     logging.getLogger("aiohttp.server").addFilter(_malformed_requests_are_counted)

@@ -150,6 +150,23 @@ async def test_bodies_are_kept_no_longer_than_is_said(tmp_path: Path) -> None:
         assert len(await outbox.records(Selection(call_sid=report.call_sid), 10)) == 3
 
 
+async def test_a_backlog_that_takes_long_to_count_makes_nothing_unready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("bridge.serve.READY_S", 0.1)
+    async with running(tmp_path, "ws://127.0.0.1:9/websocket") as setup, aiohttp.ClientSession() as client:
+        monkeypatch.setattr(setup.bridge._services.outbox, "stats", endless)
+        for path in ("/metrics", "/readyz"):
+            async with client.get(setup.url + path) as answer:
+                assert answer.status == 200
+        monkeypatch.setattr("bridge.serve.FLUSH_S", 60)
+        async with asyncio.timeout(5):
+            await setup.bridge.drain(asyncio.Event())
+
+
 async def test_what_is_wrong_is_one_sentence_and_the_right_exit_code(tmp_path: Path) -> None:
     config = tmp_path / "bridge.toml"
     for text, code, words in (

@@ -190,7 +190,8 @@ def stats(db: sqlite3.Connection, *, now: float) -> Stats:
         "select created_at from events where state = 'pending' order by serial limit 1"
     ).fetchone()
     (dead,) = db.execute("select count(*) from events where state = 'dead'").fetchone()
-    return Stats(pending, max(0.0, now - oldest[0]) if oldest else 0.0, backoff, dead)
+    (paused,) = db.execute("select count(*) from endpoints where paused is not null").fetchone()
+    return Stats(pending, max(0.0, now - oldest[0]) if oldest else 0.0, backoff, dead, paused)
 
 
 def _advance(db: sqlite3.Connection, lane: LaneLease, position: int, now: float) -> None:

@@ -176,6 +176,8 @@ class Stats:
     """Age of the oldest pending event, or of the first stored of them; 0 when there is none."""
     lanes_in_backoff: int
     dead: int
+    paused: int = 0
+    """Endpoints that answered 410, and were not named by a replay since."""
 
 
 class Outbox(Protocol):

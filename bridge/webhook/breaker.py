@@ -1,8 +1,8 @@
 """Whether an endpoint may be posted to at all, and how much: beside the backoff of its lanes.
 
 An endpoint that is down must not get the retries of hundreds of lanes, nor all of them at once when it
-is back. Evidence counts lanes, not attempts: a lane whose event is always refused proves nothing about
-the endpoint. No I/O and no clock in here: `now` is seconds on any clock that never goes back.
+is back. Evidence counts lanes, not attempts: a lane whose event always fails proves nothing about the
+endpoint, and an answer that is about the event proves that it is up. No I/O and no clock in here: `now` is seconds on any clock that never goes back.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ REMEMBERED = 1000
 
 OPEN_S = 5.0
 OPEN_MOST_S = 60.0
-"""How long nothing is sent before one lane tries again; doubled each time that it fails."""
+"""How long nothing is sent before one lane tries again; doubled each time that it fails with an event that
+is new. One that failed before may be the event's own fault, and a healthy call must not wait for that."""
 
 UNPROVEN = 40
 """Lanes that may be taken up with nothing accepted since, so that an endpoint that hangs gets no more. Twice
@@ -74,7 +75,7 @@ class Breaker:
     """Of one endpoint. `most` lanes may be in work at a time.
 
     A lane in work is told of by `take`, `put_down`, and in between by `admits` before each POST and
-    `succeeded` or `failed` after it.
+    `succeeded` or `failed` after it. An answer that is about the event and not the endpoint is a success here.
     """
 
     def __init__(self, most: int) -> None:
@@ -141,7 +142,10 @@ class Breaker:
         return self._open_until is None or lane == self._probe
 
     def succeeded(self, lane: str, now: float) -> None:
-        """The lane's event was accepted. Closes the breaker if the lane was let through to try."""
+        """The endpoint is up: it accepted the lane's event, or refused no more than that one.
+
+        Closes the breaker if the lane was let through to try.
+        """
         self._touched = now
         if self._open_until is not None:
             if lane != self._probe:
@@ -154,12 +158,12 @@ class Breaker:
         self._unproven.clear()
         self._note(lane, now, success=True)
 
-    def failed(self, lane: str, now: float) -> None:
-        """The lane's event was not accepted. Opens the breaker if that is enough."""
+    def failed(self, lane: str, now: float, *, again: bool = False) -> None:
+        """The lane's event failed, for the first time or `again`. Opens the breaker if that is enough."""
         self._touched = now
         if self._open_until is not None:
             if lane == self._probe:
-                self._open(now)
+                self._open(now, again=again)
             return
         if lane in self._stale:
             return
@@ -168,7 +172,7 @@ class Breaker:
         seen = len(self._latest)
         mostly = seen >= WINDOW_LANES and self._failures >= WINDOW_SHARE * seen
         if mostly or len(self._failed) >= FAILED_LANES:
-            self._open(now)
+            self._open(now, again=again)
 
     def put_down(self, lane: str) -> None:
         """The lane is in work no more."""
@@ -188,8 +192,8 @@ class Breaker:
             return True
         return not (self.is_open or self._pace or self._failed or self._failures)
 
-    def _open(self, now: float) -> None:
-        self._open_s = min(2 * self._open_s, OPEN_MOST_S) if self._open_s else OPEN_S
+    def _open(self, now: float, *, again: bool) -> None:
+        self._open_s = min(2 * self._open_s, OPEN_MOST_S) if self._open_s and not again else OPEN_S
         self._open_until = now + self._open_s
         self._probe = self._pace = None
         for evidence in (self._failed, self._unproven, self._latest):

@@ -6,6 +6,7 @@ goes back to the outbox until its next attempt is due, and holds up nothing but 
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ LEAST_S = 0.05
 
 DOWN_S = 1.0
 """Between looks at an outbox that is down."""
+
+MEASURE_S = 5.0
+"""The figures of the outbox are no older than this, and the time that it takes to count a backlog."""
 
 _log = log.get(__name__)
 
@@ -64,6 +68,8 @@ class Delivery:
         self._breakers: dict[str, Breaker] = {}
         self._lanes: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
+        self._measured = -math.inf
         self._down = False
         # Due lanes may wait for another one to end.
         self._crowded = False
@@ -79,6 +85,9 @@ class Delivery:
         self._outbox.wake.set()
         if self._pump is not None:
             await self._pump
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.gather(self._measuring, return_exceptions=True)
         if self._lanes:
             await asyncio.wait(self._lanes, timeout=grace_s)
         for lane in self._lanes:
@@ -96,13 +105,27 @@ class Delivery:
         await self.close()
 
     async def measure(self) -> None:
-        """Bring the outbox's gauges up to date: call it before `/metrics` is rendered. Raises `OutboxDown`."""
+        """Bring the outbox's gauges up to date: call it before `/metrics` is rendered.
+
+        They stay as they are for `MEASURE_S`, while others wait for the count, and when the outbox is down.
+        """
         metrics.BREAKERS_OPEN.set(sum(breaker.is_open for breaker in self._breakers.values()))
-        stats = await self._outbox.stats()
+        if self._measuring is None and self._means.monotonic() - self._measured >= MEASURE_S:
+            self._measuring = asyncio.create_task(self._count())
+            await asyncio.shield(self._measuring)
+
+    async def _count(self) -> None:
+        try:
+            stats = await self._outbox.stats()
+        except OutboxDown:
+            return
+        finally:
+            self._measuring, self._measured = None, self._means.monotonic()
         metrics.OUTBOX_PENDING.set(stats.pending)
         metrics.OUTBOX_OLDEST_SECONDS.set(stats.oldest_age_s)
         metrics.OUTBOX_LANES_BACKOFF.set(stats.lanes_in_backoff)
         metrics.OUTBOX_DEAD.set(stats.dead)
+        metrics.ENDPOINTS_PAUSED.set(stats.paused)
 
     async def _run(self) -> None:
         while not self._means.closing.is_set():

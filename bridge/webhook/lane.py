@@ -16,9 +16,10 @@ from bridge.webhook.breaker import Breaker
 from bridge.webhook.sender import Outcome, Sender
 
 LEASE_S = 15.0
-"""Longer than one POST (10 s, and half a second for its answer's body) and an outbox that is slow before and
-after it. A shared outbox gives the lanes of a dead process to another one then. A lease that is too short
-causes a duplicate, nothing worse."""
+"""Covers the slowest POST (10 s, and half a second for its answer's body) and 4.5 s in all for the outbox
+around it: the claim's answer, the peek, and the ack or retry. An outbox that takes longer than that loses the
+lane to another process that shares it, which causes a duplicate, nothing worse. Not longer, as the lanes of a
+dead process wait for it."""
 
 PEEK = 10
 """Events of a lane to hold in memory."""
@@ -56,6 +57,8 @@ class Lane:
         self._outbox = means.outbox
         self._failures = lease.attempts
         self._first_failure = lease.first_failure
+        # Why events that are past their time are given up without a POST of their own; None: they are not.
+        self._hopeless: str | None = None
 
     async def work(self) -> None:
         """Work the lane off. What goes wrong here leaves it to the end of its lease, so nothing spins."""
@@ -80,11 +83,22 @@ class Lane:
             events = await self._outbox.peek(self._lease, PEEK)
             more = len(events) == PEEK  # else what was published since makes the lane due again
             for event in events:
-                if self._means.closing.is_set() or not self._breaker.admits(self._lease.lane):
+                if self._means.closing.is_set():
+                    return await self._outbox.release(self._lease)
+                if await self._goes_unsent(event):
+                    continue
+                if not self._breaker.admits(self._lease.lane):
                     return await self._outbox.release(self._lease)
                 if not await self._deliver(event):
                     return None
         return await self._outbox.release(self._lease)
+
+    async def _goes_unsent(self, event: Stored) -> bool:
+        """Give the lane's head up without a POST, if it is past its time as those before it were."""
+        if self._hopeless is None or not self._breaker.is_open or not self._is_spent(event, down=True):
+            return False
+        await self._bury(event, None, f"not sent, as the one before it failed: {self._hopeless}")
+        return True
 
     async def _deliver(self, event: Stored) -> bool:
         """Try the lane's head; whether the lane is still ours."""
@@ -105,12 +119,15 @@ class Lane:
             return True
         if outcome.status == 410:
             metrics.DELIVERIES.labels("gone").inc()
-            await self._outbox.pause(lease.endpoint, "status 410")
-            await self._outbox.release(lease)
+            await self._outbox.pause(lease.endpoint, outcome.error)
+            await self._outbox.retry(lease, event.position, 0.0, outcome.status, outcome.error)
             _log.warning("endpoint_paused", status=410, **self._endpoint())
             return False
         metrics.DELIVERIES.labels("failed").inc()
-        self._tell_failure(outcome)
+        if outcome.refused:
+            self._tell_success()
+        else:
+            self._tell_failure(outcome)
         return await self._fail(event, outcome)
 
     def _tell_success(self) -> None:
@@ -124,7 +141,7 @@ class Lane:
 
     def _tell_failure(self, outcome: Outcome) -> None:
         was_open = self._breaker.is_open
-        self._breaker.failed(self._lease.lane, self._means.monotonic())
+        self._breaker.failed(self._lease.lane, self._means.monotonic(), again=self._failures > 0)
         if self._breaker.is_open and not was_open:
             _log.warning("endpoint_breaker_open", error=outcome.error, **self._endpoint())
 
@@ -151,24 +168,17 @@ class Lane:
                 return
 
     async def _fail(self, event: Stored, outcome: Outcome) -> bool:
-        now = self._means.clock()
-        why = {
-            "status": outcome.status,
-            "error": outcome.error,
-            "sequence": event.sequence,
-            "type": event.type,
-        }
+        down = self._breaker.is_open
+        # The head before was given up: that this one fails too says that it was not the event's fault.
+        second = self._first_failure is not None and not self._failures
         if self._first_failure is None:
-            self._first_failure = now
-            _log.warning("lane_failing", **why, **self._names())
+            self._first_failure = self._means.clock()
+            _log.warning("lane_failing", **self._about(event, outcome.status, outcome.error))
         self._failures += 1
-        if schedule.is_spent(
-            now, failures=self._failures, first_failure=self._first_failure, created_at=event.created_at
-        ):
-            metrics.DELIVERIES.labels("buried").inc()
-            await self._outbox.bury(self._lease, event.position, outcome.status, outcome.error)
-            _log.error("event_buried", **why, **self._names())
-            self._failures = 0
+        if self._is_spent(event, down=down):
+            await self._bury(event, outcome.status, outcome.error)
+            if down and second:
+                self._hopeless = outcome.error
             return True
         wait_s = schedule.wait_s(
             self._failures,
@@ -178,6 +188,23 @@ class Lane:
         )
         await self._outbox.retry(self._lease, event.position, wait_s, outcome.status, outcome.error)
         return False
+
+    def _is_spent(self, event: Stored, *, down: bool) -> bool:
+        now = self._means.clock()
+        since = now if self._first_failure is None else self._first_failure
+        return schedule.is_spent(
+            now, failures=self._failures, first_failure=since, created_at=event.created_at, down=down
+        )
+
+    async def _bury(self, event: Stored, status: int | None, error: str) -> None:
+        await self._outbox.bury(self._lease, event.position, status, error)
+        metrics.DELIVERIES.labels("buried").inc()
+        _log.error("event_buried", **self._about(event, status, error))
+        self._failures = 0
+
+    def _about(self, event: Stored, status: int | None, error: str) -> dict[str, Any]:
+        why = {"status": status, "error": error, "sequence": event.sequence, "type": event.type}
+        return {**why, **self._names()}
 
     def _names(self) -> dict[str, Any]:
         return {**self._endpoint(), "call_sid": self._lease.call_sid}

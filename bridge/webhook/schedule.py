@@ -42,15 +42,18 @@ def wait_s(
     return base * (1 + JITTER * (2 * random() - 1))
 
 
-def is_spent(now: float, *, failures: int, first_failure: float, created_at: float) -> bool:
+def is_spent(
+    now: float, *, failures: int, first_failure: float, created_at: float, down: bool = False
+) -> bool:
     """Whether an event that just failed is given up: 72 h of outage lie behind it.
 
     The outage began at `first_failure`, the lane's first since something was accepted, or for this
     event when it was created. Each event gets the dense part of the schedule all the same, so that one
-    that the receiver will never accept does not take the next ones with it.
+    that the receiver will never accept does not take the next ones with it; unless the whole endpoint is
+    `down`, where hardly anything is sent.
     """
     outage_s = now - max(first_failure, created_at)
-    return outage_s >= GIVE_UP_S and failures >= len(STEPS_S)
+    return outage_s >= GIVE_UP_S and (down or failures >= len(STEPS_S))
 
 
 def retry_after_s(header: str | None, now: float) -> float | None:

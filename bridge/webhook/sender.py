@@ -32,6 +32,9 @@ ANSWER_S = 0.5
 
 REPLAYED = {"bridge-replay": "1"}
 
+REFUSALS = frozenset({400, 413, 422})
+"""Answers of a receiver that works and does not want this event: malformed, too large, not understood."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -49,6 +52,11 @@ class Outcome:
     def accepted(self) -> bool:
         """The receiver answered 2xx."""
         return not self.error
+
+    @property
+    def refused(self) -> bool:
+        """The receiver is up, and does not want this event."""
+        return self.status in REFUSALS
 
 
 class Sender:

@@ -7,6 +7,7 @@ socket connects to; that check also covers IP literals, for which aiohttp asks n
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import re
 import socket
@@ -47,12 +48,20 @@ NOT_PUBLIC = tuple(
 NAME = re.compile(r"([a-z0-9_-]+\.)*[0-9_-]*[a-z][a-z0-9_-]*\.?")
 """A host that may be looked up, in lower case and IDNA: no escapes, and its last label is no number."""
 
-LOOKUP_THREADS = 16
+LOOKUP_THREADS = 32
 """Names that may be looked up at a time: own threads, so that a dead name server holds up nothing else."""
+
+FAILED_THREADS = 16
+"""So many of them may be at names whose last look-up failed. A name server that does not answer keeps a thread
+for 10 to 30 s, each time; the other half is there for names that are well."""
+
+NAMES = 1000
+"""Names to look up or wait for at a time, and failed ones to remember."""
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
-Lookup = Callable[..., list[tuple[Any, ...]]]
+Found = list[tuple[Any, ...]]
+Lookup = Callable[..., Found]
 """`socket.getaddrinfo`, or a test's own."""
 
 
@@ -173,15 +182,26 @@ class Names(AbstractResolver):
         self._inside_only = inside_only
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "webhook-names")
+        self._for_failed = asyncio.Semaphore(FAILED_THREADS)
+        # Names whose last look-up failed, the oldest first.
+        self._failed: dict[str, None] = {}
+        self._running: dict[tuple[str, int], asyncio.Task[Found]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of `host`. Raises `TargetRefused`, and `OSError` when it has none."""
-        lookup = partial(
-            self._lookup, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, lookup)
+        """The addresses of `host`. Raises `TargetRefused`, and `OSError` when it has none.
+
+        Whoever asks for a name that is being looked up gets the answer to that.
+        """
+        name = (host, family)
+        if name not in self._running:
+            if len(self._running) >= NAMES:
+                raise OSError("too many names are being looked up")
+            task = asyncio.create_task(self._find(host, port, family))
+            self._running[name] = task
+            task.add_done_callback(partial(self._found, name))
+        found = await asyncio.shield(self._running[name])
         for *_, address in found:
             self._targets.check_address(address[0], inside_only=self._inside_only)
         return [
@@ -198,7 +218,27 @@ class Names(AbstractResolver):
 
     async def close(self) -> None:
         """Let go of the threads; a look-up that still runs ends by itself."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _find(self, host: str, port: int, family: socket.AddressFamily) -> Found:
+        lookup = partial(
+            self._lookup, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        async with self._for_failed if host in self._failed else contextlib.nullcontext():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lookup)
+
+    def _found(self, name: tuple[str, int], task: asyncio.Task[Found]) -> None:
+        del self._running[name]
+        host, _ = name
+        self._failed.pop(host, None)
+        if not task.cancelled() and task.exception() is not None:
+            self._failed[host] = None
+            if len(self._failed) > NAMES:
+                del self._failed[next(iter(self._failed))]
 
 
 def connector(

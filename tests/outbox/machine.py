@@ -308,6 +308,7 @@ class Model:
             oldest_age_s=self.now - oldest,
             lanes_in_backoff=sum(lane.attempts > 0 for lane in waiting),
             dead=sum(event.state == "dead" for event in self.events),
+            paused=len(self.paused),
         )
 
     def next_due(self, without: Iterable[str] = ()) -> float | None:

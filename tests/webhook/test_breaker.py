@@ -1,10 +1,14 @@
 """When an endpoint is taken to be down, how it is tried, and how it is let back."""
 
+import random
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bridge.webhook import breaker as figures
+from bridge.webhook import schedule
 from bridge.webhook.breaker import Breaker
 
 MOST = 100
@@ -124,6 +128,44 @@ def test_each_failed_probe_doubles_the_wait_up_to_a_minute() -> None:
         assert breaker.moves_at(now) == now + wait_s
         now += wait_s
         attempt(breaker, f"probe{now}", now, success=False)
+
+
+def test_a_probe_whose_event_failed_before_prolongs_nothing() -> None:
+    breaker, now = opened(0.0), 5.0
+    for again, wait_s in ((False, 10), (False, 20), (True, 5), (True, 5), (False, 10)):
+        breaker.take("probe", now)
+        breaker.failed("probe", now, again=again)
+        breaker.put_down("probe")
+        assert breaker.moves_at(now) == now + wait_s
+        now += wait_s
+
+
+@pytest.mark.parametrize("count", [20, 60, 200])
+def test_lanes_that_always_fail_hold_up_a_healthy_one_for_seconds(count: int) -> None:
+    jitter = random.Random(1).random
+    breaker, now, first = Breaker(MOST), 0.0, 6 * 3600.0
+    bad = {lane: (n * 30.0, 0) for n, lane in enumerate(lanes(count, "bad"))}  # when it is due, failures
+    delays: list[float] = []
+    while len(delays) < 20:
+        due = sorted((failures > 0, at, lane) for lane, (at, failures) in bad.items() if at <= now)
+        published = first + 3 * len(delays)
+        if published <= now:
+            due.insert(0, (False, published, "well"))
+        taken = [lane for *_, lane in due[: breaker.room(now)]]
+        for lane in taken:
+            breaker.take(lane, now)
+        for lane in filter(breaker.admits, taken):
+            if lane == "well":
+                breaker.succeeded(lane, now)
+                delays.append(now - published)
+            else:
+                failures = bad[lane][1] + 1
+                breaker.failed(lane, now, again=failures > 1)
+                bad[lane] = (now + schedule.wait_s(failures, jitter), failures)
+        for lane in taken:
+            breaker.put_down(lane)
+        now += 0.25
+    assert max(delays) <= 6
 
 
 def test_a_probe_that_came_to_no_result_leaves_its_place_to_another() -> None:

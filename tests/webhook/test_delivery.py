@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.outbox import OutboxDown, Selection
 from bridge.outbox.sqlite import Sqlite
 from bridge.webhook import delivery as delivery_module
 from bridge.webhook.breaker import UNPROVEN
@@ -181,6 +181,9 @@ async def test_410_pauses_the_endpoint_until_the_next_start_and_keeps_its_events
         await asyncio.sleep(0.05)
     assert len(receiver.at("/gone")) == 1
     assert [entry["event"] for entry in logs] == ["endpoint_paused"]
+    first = (await line.outbox.records(Selection(), 10))[-1]
+    assert (first.state, first.tries, first.last_status) == ("pending", 1, 410)
+    assert (await line.outbox.stats()).paused == 1
     await line.stop()
     await line.outbox.close()
     await line.outbox.open()
@@ -249,6 +252,29 @@ async def test_attempts_do_not_count_while_the_endpoint_is_down(line: Any, recei
 def attempts(db: sqlite3.Connection) -> int:
     total: int = db.execute("select sum(attempts) from lanes").fetchone()[0]
     return total
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_calls_whose_event_always_fails_do_not_hold_up_another(
+    line: Any, receiver: Any, status: int
+) -> None:
+    async def poisoned(received: Any) -> web.StreamResponse:
+        return web.Response(status=204 if "_CAwell_" in received.id else status)
+
+    receiver.answers["/hook"] = poisoned
+    await publish_calls(line, receiver.url(), range(30), 1)
+    await line.start()
+    await line.until_idle()
+    line.advance(4)
+    await line.until_idle()
+    sent = len(receiver.received)
+    await line.publish("CAwell", receiver.url(), 1)
+    if status == 500:
+        await line.until_idle()
+        assert len(receiver.received) == sent, "the breaker is open"
+        line.advance(1)
+    await receiver.count(sent + 1)
+    assert receiver.ids()[sent] == "evt_CAwell_1", "the 30 are due too, and since longer"
 
 
 async def test_a_hanging_endpoint_gets_40_posts_and_no_more(line: Any, receiver: Any) -> None:
@@ -467,6 +493,40 @@ async def test_an_ack_that_came_too_late_is_no_more_than_a_duplicate(line: Any, 
     assert [entry["event"] for entry in logs] == ["lane_fenced"]
 
 
+async def test_the_outbox_is_counted_once_in_5_s_and_whoever_asks_meanwhile_does_not_wait(
+    line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats, counted, go_on = line.outbox.stats, [0], asyncio.Event()
+
+    async def slow() -> Any:
+        counted[0] += 1
+        await go_on.wait()
+        return await stats()
+
+    monkeypatch.setattr(line.outbox, "stats", slow)
+    await line.start()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await line.delivery.measure()
+    await line.delivery.measure()
+    assert counted == [1]
+    go_on.set()
+    line.advance(60)
+    await line.delivery._measuring
+    await line.delivery.measure()
+    assert counted == [1], "the time that it took is no reason to begin again"
+    line.advance(5)
+    await line.delivery.measure()
+    assert counted == [2]
+    go_on.clear()
+    line.advance(5)
+    asking = asyncio.create_task(line.delivery.measure())
+    await line.until(lambda: asyncio.sleep(0, counted == [3]))
+    await line.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 async def test_metrics(line: Any, receiver: Any) -> None:
     def value(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0.0
@@ -487,6 +547,7 @@ async def test_metrics(line: Any, receiver: Any) -> None:
     assert value("bridge_outbox_oldest_pending_seconds") > 0
     line.advance(1)
     await line.settled()
+    line.advance(5)
     await line.delivery.measure()
     assert value("bridge_outbox_pending") == value("bridge_outbox_oldest_pending_seconds") == 0
     after = [

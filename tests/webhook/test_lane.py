@@ -1,7 +1,9 @@
 """A lane in work: what it does when the outbox, its lease or its endpoint are not as they were."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -188,3 +190,109 @@ async def test_what_is_delivered_again_says_so_and_has_no_delay(
     assert [received.body for received in receiver.received[3:]] == [
         received.body for received in receiver.received[:3]
     ]
+
+
+def opened(bench: Bench) -> None:
+    """Let other lanes open the breaker; the next one taken up may try."""
+    since = bench.means.monotonic() - 61
+    for n in range(20):
+        bench.breaker.take(f"other{n}", since)
+        bench.breaker.failed(f"other{n}", since)
+        bench.breaker.put_down(f"other{n}")
+    assert bench.breaker.is_open
+
+
+@pytest.mark.parametrize(
+    ("status", "up"), [(400, True), (413, True), (422, True), (404, False), (500, False)]
+)
+async def test_a_refusal_of_the_event_proves_that_the_endpoint_is_up_and_the_lane_waits_all_the_same(
+    bench: Bench, line: Any, receiver: Any, status: int, up: bool
+) -> None:
+    receiver.status("/hook", status)
+    opened(bench)
+    await bench.work()
+    assert bench.breaker.is_open is not up
+    assert sequences(receiver) == [1]
+    stats = await line.outbox.stats()
+    assert (stats.pending, stats.lanes_in_backoff) == (3, 1)
+
+
+async def test_an_event_that_fails_again_says_less_of_its_endpoint(
+    bench: Bench, line: Any, receiver: Any
+) -> None:
+    receiver.status("/hook", 500, 500)
+    bench.means = replace(bench.means, monotonic=lambda: time.monotonic() + line.ahead)
+    opened(bench)
+    for wait_s in (10, 5):
+        await bench.work()
+        now = bench.means.monotonic()
+        at = bench.breaker.moves_at(now)
+        assert at is not None
+        assert at - now == pytest.approx(wait_s, abs=1)
+        line.advance(10)
+        if wait_s == 10:
+            (bench.lease,) = await line.outbox.claim("test", 10, 15.0)
+
+
+async def outlived(bench: Bench, line: Any, receiver: Any) -> None:
+    """Three events that are 73 hours old, as the outage is, and one that is new; the breaker is open."""
+    bench.means = replace(bench.means, monotonic=lambda: time.monotonic() + line.ahead)
+    await bench.work()
+    line.advance(73 * 3600)
+    await line.publish("CA1", receiver.url(), 4)
+    opened(bench)
+    (bench.lease,) = await line.outbox.claim("test", 10, 15.0)
+    await bench.work()
+    assert sequences(receiver) == [1, 1]
+    stats = await line.outbox.stats()
+    assert (stats.pending, stats.dead, stats.lanes_in_backoff) == (3, 1, 0), "one failure was enough"
+    line.advance(61)
+    (bench.lease,) = await line.outbox.claim("test", 10, 15.0)
+    await bench.work()
+
+
+async def test_of_an_endpoint_that_is_down_the_old_events_go_together_after_two_and_young_ones_stay(
+    bench: Bench, line: Any, receiver: Any
+) -> None:
+    receiver.status("/hook", *[503] * 10)
+    await outlived(bench, line, receiver)
+    assert sequences(receiver) == [1, 1, 2]
+    dead = await line.outbox.records(Selection(states=frozenset({"dead"})), 10)
+    assert [(one.sequence, one.last_status, one.last_error) for one in reversed(dead)] == [
+        (1, 503, "status 503"),
+        (2, 503, "status 503"),
+        (3, None, "not sent, as the one before it failed: status 503"),
+    ]
+    (young,) = await line.outbox.records(Selection(states=frozenset({"pending"})), 10)
+    assert young.sequence == 4
+    assert await line.outbox.next_due() == 0
+
+
+async def test_an_endpoint_that_is_back_meanwhile_gets_the_old_events(
+    bench: Bench, line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury = line.outbox.bury
+
+    async def others_found_it_back(lease: Any, position: int, *why: Any) -> None:
+        await bury(lease, position, *why)
+        if position == 2:
+            now = bench.means.monotonic() + 61
+            bench.breaker.take("other", now)
+            bench.breaker.succeeded("other", now)
+
+    monkeypatch.setattr(line.outbox, "bury", others_found_it_back)
+    receiver.status("/hook", 503, 503, 503)
+    await outlived(bench, line, receiver)
+    assert sequences(receiver) == [1, 1, 2, 3, 4]
+    stats = await line.outbox.stats()
+    assert (stats.pending, stats.dead) == (0, 2)
+
+
+async def test_an_event_at_fault_takes_no_other_with_it_though_the_breaker_is_open(
+    bench: Bench, line: Any, receiver: Any
+) -> None:
+    receiver.status("/hook", 503, 503)
+    await outlived(bench, line, receiver)
+    assert sequences(receiver) == [1, 1, 2, 3, 4]
+    stats = await line.outbox.stats()
+    assert (stats.pending, stats.dead) == (0, 1)

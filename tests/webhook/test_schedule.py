@@ -72,3 +72,14 @@ def test_an_event_is_given_up_after_72_hours_of_outage() -> None:
 def test_an_event_that_came_during_an_outage_has_72_hours_of_its_own() -> None:
     for now, spent in ((142 * HOUR, False), (143 * HOUR, True)):
         assert schedule.is_spent(now, failures=99, first_failure=0.0, created_at=71 * HOUR) is spent
+
+
+def test_while_the_endpoint_is_down_one_failure_after_72_hours_is_enough() -> None:
+    def spent(first_failure: float, created_at: float) -> bool:
+        return schedule.is_spent(
+            100 * HOUR, failures=1, first_failure=first_failure, created_at=created_at, down=True
+        )
+
+    assert spent(28 * HOUR, 28 * HOUR)
+    assert not spent(28 * HOUR + 1, 0.0), "the outage is not that old"
+    assert not spent(0.0, 28 * HOUR + 1), "the event is not that old"

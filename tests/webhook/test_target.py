@@ -3,7 +3,8 @@
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -395,3 +396,89 @@ def test_wrapped_addresses_are_judged_by_what_they_wrap() -> None:
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(TargetRefused, match="is none"):
         PUBLIC.check_address("not an address", inside_only=False)
+
+
+class NameServers:
+    """Names that begin with `dead` fail once, and then hang until `end`."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.end = threading.Event()
+
+    def lookup(self, host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        again = host in self.asked
+        self.asked.append(host)
+        if host.startswith("dead"):
+            assert not again or self.end.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", port))]
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[NameServers]:
+    servers = NameServers()
+    yield servers
+    servers.end.set()
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not reached():
+            await asyncio.sleep(0.002)
+
+
+async def test_names_without_an_answer_leave_half_of_the_threads_to_the_others(servers: NameServers) -> None:
+    names = Names(PUBLIC, inside_only=False, lookup=servers.lookup)
+    dead = [f"dead{n}.example" for n in range(2 * target.LOOKUP_THREADS)]
+
+    def begun() -> list[asyncio.Task[Any]]:
+        return [asyncio.create_task(names.resolve(name, 443)) for name in dead]
+
+    await asyncio.gather(*begun(), return_exceptions=True)
+    hanging = begun()
+    await until(lambda: len(servers.asked) == len(dead) + target.FAILED_THREADS)
+    for well in ("known.example", "other.example", "known.example"):
+        async with asyncio.timeout(2):
+            assert [found["host"] for found in await names.resolve(well, 443)] == ["93.184.216.34"]
+    assert len(servers.asked) == len(dead) + target.FAILED_THREADS + 3
+    servers.end.set()
+    assert all(isinstance(error, OSError) for error in await asyncio.gather(*hanging, return_exceptions=True))
+    assert len(servers.asked) == 2 * len(dead) + 3, "the others had their turn"
+    await names.close()
+
+
+async def test_who_asks_for_a_name_that_is_looked_up_waits_for_that(servers: NameServers) -> None:
+    names = Names(PUBLIC, inside_only=False, lookup=servers.lookup)
+    with pytest.raises(OSError, match="no answer"):
+        await names.resolve("dead.example", 443)
+    first = asyncio.create_task(names.resolve("dead.example", 443))
+    second = asyncio.create_task(names.resolve("dead.example", 8443))
+    await until(lambda: len(servers.asked) == 2)
+    first.cancel()
+    servers.end.set()
+    with pytest.raises(OSError, match="no answer"):
+        await second
+    assert len(servers.asked) == 2
+    found = await asyncio.gather(*(names.resolve("well.example", port) for port in (443, 8443)))
+    assert [[one["port"] for one in answers] for answers in found] == [[443], [8443]]
+    assert len(servers.asked) == 3
+    await names.close()
+
+
+async def test_what_is_known_of_names_is_bounded(
+    servers: NameServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "NAMES", 3)
+    names = Names(PUBLIC, inside_only=False, lookup=servers.lookup)
+    for n in range(5):
+        with pytest.raises(OSError, match="no answer"):
+            await names.resolve(f"dead{n}.example", 443)
+    assert list(names._failed) == ["dead2.example", "dead3.example", "dead4.example"]
+    hanging = [asyncio.create_task(names.resolve(f"dead{n}.example", 443)) for n in range(3)]
+    await until(lambda: len(names._running) == 3)
+    with pytest.raises(OSError, match="too many names"):
+        await names.resolve("well.example", 443)
+    servers.end.set()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    assert await names.resolve("well.example", 443)
+    await names.close()

@@ -205,7 +205,8 @@ async def stats(connection: Connection, *, at: float | None) -> Stats:
                 select created_at from whisper_bridge.events where state = 'pending' order by serial limit 1), 0)
               ) as oldest_age_s,
               count(*) filter (where attempts > 0) as lanes_in_backoff,
-              (select count(*) from whisper_bridge.events where state = 'dead') as dead
+              (select count(*) from whisper_bridge.events where state = 'dead') as dead,
+              (select count(*) from whisper_bridge.endpoints where paused is not null) as paused
             from whisper_bridge.lanes where head < next""",
         at,
     )
