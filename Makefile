@@ -21,7 +21,7 @@ demo: $(VENV)/.$(DEMO_EXTRA)  ## play a telephone call through the bridge, on th
 	@$(BIN) -m bridge demo --engine $(ENGINE) $(AUDIO)
 
 test: lint  ## everything that must hold before a commit
-	@$(BIN) -m pytest -q
+	@$(BIN) -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.dev  ## style and types only
 	@$(BIN) -m ruff check

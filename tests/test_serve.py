@@ -1,5 +1,6 @@
 import asyncio
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from bridge.local.receiver import Answer, Receiver
 from bridge.local.twilio.call import SimulatedCall
 from bridge.local.twilio.script import Script
 from bridge.outbox.outbox import Selection
-from bridge.serve import opened
+from bridge.serve import opened, raise_open_files
 from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, SECRET, running, settings
 from tests.doubles.numbered import NumberedWhisper, speech
 from tests.doubles.process import Around, serving
@@ -222,6 +223,16 @@ async def test_a_dead_webhook_of_one_number_does_not_slow_another(tmp_path: Path
             events = await setup.ended(reports[1].call_sid, timeout=3)
             assert [e.type for e in events] == ["call.started", "transcript.final", "call.ended"]
             assert {r.call_sid for r in dead.received} == {reports[0].call_sid}
+
+
+def test_the_process_may_open_as_many_files_as_the_system_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        raise_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_process_never_logs_what_was_said(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

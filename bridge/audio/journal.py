@@ -4,7 +4,7 @@ Audio is addressed by *offset*, the count of bytes (samples at 8 kHz) since the 
 appended is in the page cache at once, without a system call, so it outlives this process; only the segments
 at both ends are mapped, so memory is bounded however long Whisper is away; and what is finalised is deleted.
 
-Files of one journal: `000000.ulaw`, `000001.ulaw` ... (`SEGMENT` bytes each), `end` and `seams`. A process may be
+Files of one journal: `000000.ulaw`, `000001.ulaw` ... (`SEGMENT` bytes each), `end`, `settled` and `seams`. A process may be
 killed between any two instructions. Its stores remain in their order, so the audio comes first and `end`
 after it: what `end` says is there is there, and at most the append that was being made is not.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bridge import log, metrics
 from bridge.audio import mulaw, remains
-from bridge.audio.remains import ENDS, LIMIT, SEGMENT, Remains
+from bridge.audio.remains import ENDS, LIMIT, SEGMENT, SETTLED, Remains
 from bridge.audio.seams import Seam, Seams
 
 _SILENT: Final = bytes([mulaw.SILENCE]) * SEGMENT
@@ -46,6 +46,8 @@ class Journal:
         self._segments: dict[int, mmap.mmap] = {}  # mapped now: the two ends, plus what was just read
         self._unfiled: set[int] = set()  # segments that live in memory only, because the disk refused them
         self._ends: memoryview | None = None  # of the file `end`; None: there are no files
+        self.unopened = False
+        """There is audio of an earlier process that cannot be opened now: it stays as it is, and what comes is in memory."""
         found = self._open()
         self.start = found.start
         """Offset of the oldest byte that can still be read."""
@@ -53,6 +55,10 @@ class Journal:
         """Offset past the newest byte."""
         self.received = found.received
         """Offset past the newest byte that was received, not added as silence."""
+        self.settled = found.settled
+        """Audio before this offset was released by an earlier process: it is not missing."""
+        self.untold = 0
+        """Gaps that are not stored yet: until they are, nothing counts as settled."""
         self.seams = found.seams
         self.lost = found.lost
         """Stretches of offsets that an earlier process had, and that cannot be read."""
@@ -85,7 +91,30 @@ class Journal:
             done += count
 
     def release(self, before: int) -> None:
-        """Forget the audio before an offset. Whole segments are deleted; the rest goes with its segment."""
+        """Forget the audio before an offset, as it is settled. Whole segments are deleted; the rest goes with its segment.
+
+        That it was settled is kept first, so that a later process does not take it for missing.
+        """
+        before = min(before, self.end)
+        if before // SEGMENT > self.start // SEGMENT and not self.untold:
+            self._settle(before)
+        self._drop(before)
+
+    def _settle(self, before: int) -> None:
+        if self._ends is None:
+            return
+        try:
+            # In place, not anew: a kill leaves the old offset or the new one.
+            descriptor = os.open(self._directory / "settled", os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(descriptor, SETTLED.pack(before), 0)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._refused(error)
+
+    def _drop(self, before: int) -> None:
+        """Delete the segments before an offset."""
         first = self.start // SEGMENT
         keep = min(before, self.end) // SEGMENT
         if keep <= first:
@@ -128,7 +157,7 @@ class Journal:
         self._ends = None
         if delete:
             try:
-                for name in ("end", "seams"):
+                for name in ("end", "settled", "seams"):
                     (self._directory / name).unlink(missing_ok=True)
                 self._directory.rmdir()
             except OSError as error:
@@ -152,14 +181,10 @@ class Journal:
         """What is in the directory, which is made if need be; what the disk refuses stays in memory."""
         found = Remains()
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = remains.read(self._directory)
-            tail = found.end // SEGMENT
-            try:
-                if found.end % SEGMENT:
-                    self._segments[tail] = _mapped(self._path(tail), SEGMENT)
-            except (OSError, ValueError):
-                found.forfeit(tail)
+            if not self._made():
+                found = self._left()
+            if self.unopened:
+                return found
             end = self._directory / "end"
             if not end.exists() or end.stat().st_size != ENDS.size:
                 end.unlink(missing_ok=True)
@@ -168,6 +193,32 @@ class Journal:
             self._ends[0], self._ends[1] = found.end, found.received
         except OSError as error:
             self._refused(error)
+        return found
+
+    def _made(self) -> bool:
+        """Make the directory; False if there is one already. Raises `OSError`."""
+        try:
+            self._directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            if not self._directory.is_dir():
+                raise
+            return False
+        return True
+
+    def _left(self) -> Remains:
+        """What an earlier process left, its last segment mapped; nothing, and `unopened`, if it cannot be had now."""
+        try:
+            found = remains.read(self._directory)
+            tail = found.end // SEGMENT
+            try:
+                if found.end % SEGMENT:
+                    self._segments[tail] = _mapped(self._path(tail), SEGMENT)
+            except (FileNotFoundError, ValueError):  # it is missing, or short
+                found.forfeit(tail)
+        except OSError as error:
+            self.unopened = True
+            self._refused(error)
+            return Remains()
         return found
 
     def _extend(self, index: int) -> None:
@@ -184,7 +235,7 @@ class Journal:
             self._unfiled.add(index)
         self._segments[index] = segment
         self._unmap_all_but(index - 1, index)
-        self.release(self.end + SEGMENT - LIMIT + SEGMENT - 1)  # rounded up: whole segments are released
+        self._drop(self.end + SEGMENT - LIMIT + SEGMENT - 1)  # rounded up: whole segments are released
 
     def _segment(self, index: int) -> mmap.mmap | bytes:
         segment = self._segments.get(index)

@@ -25,6 +25,9 @@ LIMIT: Final = 2 * 3600 * mulaw.SAMPLE_RATE
 ENDS: Final = struct.Struct("@QQ")
 """The file `end`: the offset past the last byte, and past the last one that was received."""
 
+SETTLED: Final = struct.Struct("@Q")
+"""The file `settled`: the offset before which audio was released because nobody needs it any more."""
+
 _NAME: Final = re.compile(r"(\d{6,12})\.ulaw")
 
 
@@ -40,6 +43,7 @@ class Remains:
     start: int = 0
     end: int = 0
     received: int = 0
+    settled: int = 0
     seams: Seams = field(default_factory=Seams)
     absent: set[int] = field(default_factory=set)
     """Segments between `start` and `end` that cannot be read: silence stands for them."""
@@ -62,7 +66,7 @@ class Remains:
 
 
 def read(directory: Path, limit: int = LIMIT) -> Remains:
-    """What lies in `directory`. Raises `OSError` when it cannot be looked at."""
+    """What lies in `directory`. Raises `OSError` when it, or something in it, cannot be looked at now."""
     newest = max(_segments(directory), default=-1)
     end, received = _ends(directory / "end", newest, limit) or _measured(directory, newest)
     window = range(max(0, end - limit) // SEGMENT, -(-end // SEGMENT))
@@ -80,6 +84,7 @@ def read(directory: Path, limit: int = LIMIT) -> Remains:
             found.lose(segment * SEGMENT + size, min((segment + 1) * SEGMENT, end))
     for segment in range(window.stop, newest + 1)[:2]:  # begun by an append that was not finished
         (directory / name(segment)).unlink(missing_ok=True)
+    found.settled = min(_settled(directory / "settled"), found.end)
     found.seams = _seams(directory / "seams", end)
     return found
 
@@ -96,7 +101,7 @@ def _ends(path: Path, newest: int, limit: int) -> tuple[int, int] | None:
     """The two offsets; None if they are not there, or do not fit the newest segment."""
     try:
         end, received = ENDS.unpack(path.read_bytes()[: ENDS.size])
-    except (OSError, struct.error):
+    except (FileNotFoundError, struct.error):
         return None
     # Behind: an append across two segments was killed. Ahead: the disk took no more segments.
     fits = newest < 0 or (newest - 1) * SEGMENT < end <= (newest + 1) * SEGMENT + limit
@@ -109,7 +114,7 @@ def _measured(directory: Path, newest: int) -> tuple[int, int]:
         return 0, 0
     try:
         written = len((directory / name(newest)).read_bytes()[:SEGMENT].rstrip(b"\0"))
-    except OSError:
+    except FileNotFoundError:
         written = SEGMENT
     end = newest * SEGMENT + written
     return end, end
@@ -122,9 +127,16 @@ def _mended(path: Path) -> int:
         if 0 < size < SEGMENT:
             with path.open("ab") as file:
                 file.write(bytes([mulaw.SILENCE]) * (SEGMENT - size))
-    except OSError:
+    except FileNotFoundError:
         return 0
     return size
+
+
+def _settled(path: Path) -> int:
+    try:
+        return int(SETTLED.unpack(path.read_bytes())[0])
+    except (FileNotFoundError, struct.error):
+        return 0
 
 
 def _seams(path: Path, end: int) -> Seams:
@@ -132,7 +144,7 @@ def _seams(path: Path, end: int) -> Seams:
     try:
         with path.open("rb") as file:
             text = file.read(LONGEST).decode("ascii", "replace")
-    except OSError:
+    except FileNotFoundError:
         text = ""
     seams = Seams.parse(text, end)
     if (mended := seams.lines()) != text:

@@ -1,6 +1,8 @@
 """One call, from the stream's start to its last final: owns its tracks, their sessions and every task of theirs."""
 
 import asyncio
+import contextlib
+import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -8,7 +10,7 @@ from typing import Any, Final
 from bridge import events, log, metrics
 from bridge.audio import mulaw
 from bridge.call.clock import CallClock, milliseconds
-from bridge.call.journals import Folder, discard
+from bridge.call.journals import Folder, boot, discard
 from bridge.call.leg import Gap, Leg, watermark_key
 from bridge.call.memo import About, Memo
 from bridge.call.minutes import Minutes
@@ -22,6 +24,9 @@ from bridge.whisper.session import Session
 
 FINISH_S: Final = 120.0
 """How long `call.ended` waits for the last finals; what is found later is a `transcript.late`."""
+
+TURN_S: Final = 3600.0
+"""How long before that an adopted call waits for its turn to be transcribed; Whisper may be away for ever."""
 
 IDLE_STREAM_S: Final = 900.0
 """A stream that has brought nothing for so long is over, even if neither `stop` nor a close ever came."""
@@ -55,7 +60,7 @@ class Call:
         self.erased = False
         """Nothing may be kept of the call, audio included."""
         self.recovering = False
-        """`call.ended` is stored, and audio that Whisper has not finalised is left."""
+        """What Whisper has not finalised may as well be left to the next process: no stop waits for it."""
         self._settings = settings
         self._services = services
         self._folder = adopted.folder if adopted else services.journals.folder(about.call_sid)
@@ -87,7 +92,8 @@ class Call:
         self._hang_up()
         self._hang_up = hang_up
         self._note(stream_sid=stream_sid, tracks=tracks)
-        self._clock.new_stream(at)
+        legs = self._legs.values()
+        self._clock.new_stream(at, max((leg.track.received_until for leg in legs), default=0))
         for leg in self._legs.values():
             leg.track.new_stream()
         self._heard_at = self._services.monotonic()
@@ -107,7 +113,8 @@ class Call:
         leg = self._legs.get(name) or self._leg(name)
         position = None if timestamp_ms is None else self._clock.position(timestamp_ms, now)
         if self.memo.began_at is None and self._clock.began_at is not None:
-            self._note(began_at=self._services.wall() - (now - self._clock.began_at))
+            began = self._clock.began_at
+            self._note(began_at=self._services.wall() - (now - began), boot=boot(), began_monotonic=began)
         leg.track.media(position, audio, now)
         leg.session.heard()
 
@@ -154,6 +161,7 @@ class Call:
         """
         if not self.waiting:
             return
+        self.memo = replace(self.memo, ended_at=ended_at)  # kept by `end`, together with the reason
         if ended_at is not None and self.memo.began_at is not None:
             position = round((ended_at - self.memo.began_at) * mulaw.SAMPLE_RATE)
             for leg in self._legs.values():
@@ -187,8 +195,14 @@ class Call:
                 leg.task.cancel()
         running = [leg.task for leg in heard]
         if running and not self._minutes.over:
+            self.recovering = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TURN_S):
+                    await self._may_transcribe.wait()
+            self.recovering = False
             await asyncio.wait(running, timeout=FINISH_S)
-        complete = all(leg.succeeded and not leg.session.gave_up for leg in heard)
+        unopened = any(leg.track.journal.unopened for leg in legs)
+        complete = not unopened and all(leg.succeeded and not leg.session.gave_up for leg in heard)
         await self._minutes.ended(reason=reason, duration_ms=duration_ms, complete=complete)
         if unfinished := [task for task in running if not task.done()]:
             self.recovering = True
@@ -196,7 +210,9 @@ class Call:
             self._logger.info("call_recovered", finals=len(self._minutes.lines))
         for leg in legs:
             leg.track.journal.close(delete=leg not in heard or leg.succeeded)
-        if all(leg.succeeded for leg in heard):
+        if unopened:
+            self._logger.error("journal_unopened", reason="the next process may be able to open it")
+        elif all(leg.succeeded for leg in heard):
             await discard(self._folder)
         self._publishing.cancel()
         self.done.set()
@@ -228,8 +244,11 @@ class Call:
         """Take up what an earlier process left; what it has told is not told again."""
         self._minutes.started(self.memo.tracks)
         if self.memo.began_at is not None:
-            ago_s = self._services.wall() - self.memo.began_at
-            self._clock = CallClock(self._services.monotonic() - ago_s)
+            now = self._services.monotonic()
+            began = now - (self._services.wall() - self.memo.began_at)
+            if self.memo.boot and self.memo.boot == boot() and self.memo.began_monotonic <= now:
+                began = self.memo.began_monotonic
+            self._clock = CallClock(began)
         for name in self._folder.tracks():
             leg = self._leg(name)
             for gap in leg.gaps():
@@ -250,6 +269,8 @@ class Call:
             return self._legs[name]
         services, whisper, minutes = self._services, self._settings.whisper, self._minutes
         journal, key = self._folder.journal(name), watermark_key(name, self._folder.id)
+        if journal.unopened:  # what comes now has offsets of its own
+            key = watermark_key(name, f"{self._folder.id}.{secrets.token_hex(4)}")
         session = Session(
             journal,
             tick=services.tick,
@@ -260,8 +281,8 @@ class Call:
                 partial=lambda heard: minutes.partial(leg, heard),
                 lost=lambda start, end, why: minutes.gap(leg, leg.lost(start, end, why)),
             ),
-            # The disk may have lost what is finalised, and more.
-            start=min(minutes.stored(key), journal.end),
+            # The disk may have lost what is finalised, and more; what was released needs no watermark.
+            start=min(max(minutes.stored(key), journal.settled), journal.end),
             last_text=minutes.last_text(name),
             logger=log.get("bridge.whisper.session").bind(call_sid=self.about.call_sid, track=name),
         )

@@ -17,12 +17,17 @@ class CallClock:
         self.began_at = began_at
         """When the call's first media arrived; None before it."""
         self._started_at = 0.0  # of this stream
+        self._not_before = 0  # where its first media lies at the earliest
         self._origin_ms: int | None = None  # the timestamp of its first media
         self._origin_samples = 0  # and where that media lies on the call's clock
 
-    def new_stream(self, at: float) -> None:
-        """Say that a stream has started, so timestamps start anew with the next media."""
+    def new_stream(self, at: float, not_before: int = 0) -> None:
+        """Say that a stream has started, so timestamps start anew with the next media.
+
+        That lies at `not_before` samples or later, where the last stream's audio ends: a clock may have been set.
+        """
         self._started_at = at
+        self._not_before = not_before
         self._origin_ms = None
 
     def position(self, timestamp_ms: int, now: float) -> int:
@@ -32,7 +37,8 @@ class CallClock:
             arrived_at = min(now, self._started_at + timestamp_ms / 1000)
             if self.began_at is None:
                 self.began_at = arrived_at
-            self._origin_samples = round((arrived_at - self.began_at) * mulaw.SAMPLE_RATE)
+            elapsed = round((arrived_at - self.began_at) * mulaw.SAMPLE_RATE)
+            self._origin_samples = max(elapsed, self._not_before)
         return max(0, self._origin_samples + (timestamp_ms - self._origin_ms) * SAMPLES_PER_MS)
 
 

@@ -8,6 +8,7 @@ rename each, so at any moment each belongs to exactly one process.
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import secrets
@@ -24,6 +25,9 @@ from bridge.twilio.media import CALL_SID
 LOCK: Final = "lock"
 MEMO: Final = "memo"
 TRACKS: Final[tuple[events.Track, ...]] = ("inbound", "outbound")
+BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+"""Linux's; others have none."""
+
 TRIES: Final = 10
 """Somebody may remove our directory, taking it for a dead one's, in the moment before we have locked it."""
 
@@ -59,10 +63,10 @@ class Folder:
             _refused(self.path, error)
 
     def read(self) -> bytes:
-        """The memo; empty if there is none."""
+        """The memo; empty if there is none. Raises `OSError` when it cannot be read now."""
         try:
             return (self.path / MEMO).read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return b""
 
     def discard(self) -> None:
@@ -148,17 +152,32 @@ class Journals:
     def _adopt_from(self, node: Path) -> Iterator[Folder]:
         try:
             lock = _locked(node)
-        except OSError:
+        except (BlockingIOError, FileNotFoundError):
             return  # its process lives, or somebody else was faster
+        except OSError as error:
+            _refused(node, error)
+            return
         try:
             for path in sorted(node.iterdir()):
-                if CALL_SID.fullmatch(path.name.partition(".")[0]) and path.is_dir():
-                    yield Folder(path.rename(self._own / path.name))
+                try:
+                    if CALL_SID.fullmatch(path.name.partition(".")[0]) and path.is_dir():
+                        yield Folder(path.rename(self._own / path.name))
+                except OSError as error:
+                    _refused(path, error)
             _remove_empty(node)
         except OSError as error:
             _refused(node, error)
         finally:
             os.close(lock)
+
+
+@functools.cache
+def boot() -> str:
+    """Which run of this machine it is: as long as it is the same, so is the monotonic clock. Empty if not known."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _locked(directory: Path) -> int:

@@ -31,10 +31,12 @@ class Leg:
     """Of its watermark in the outbox."""
     task: asyncio.Task[None] = field(init=False, repr=False)
 
-    @property
-    def told_key(self) -> str:
-        """Of the offset up to which gaps were told."""
-        return f"{self.key}.gaps"
+    def told_key(self, reason: str) -> str:
+        """Of the offset up to which gaps were told.
+
+        What cannot be read is found later than what never came, and may lie before it: it has its own.
+        """
+        return f"{self.key}.{'unreadable' if reason == 'journal_unreadable' else 'gaps'}"
 
     @property
     def behind(self) -> bool:

@@ -42,6 +42,12 @@ class Memo:
     """Where the call's clock is 0, in seconds since 1970; None before the first media."""
     reason: str = ""
     """Why the call ends, once it does."""
+    ended_at: float | None = None
+    """When it ended by Twilio's word, in seconds since 1970, if no process had it then."""
+    boot: str = ""
+    """The machine's run in which `began_monotonic` means something; empty if that is not known."""
+    began_monotonic: float = 0.0
+    """`began_at` on the monotonic clock, which nobody sets."""
 
     @classmethod
     def of(cls, about: About, settings: NumberSettings) -> Self:

@@ -109,7 +109,7 @@ class Minutes:
 
     def gap(self, leg: Leg, gap: Gap) -> None:
         """Audio is missing. The same transaction stores how far gaps were told, or that the audio is settled."""
-        key = leg.key if gap.settles else leg.told_key
+        key = leg.key if gap.settles else leg.told_key(gap.reason)
         if gap.offset <= self.stored(key):
             return  # told by an earlier process
         name, start_ms, end_ms = leg.track.name, milliseconds(gap.start), milliseconds(gap.end)
@@ -119,7 +119,13 @@ class Minutes:
         )
         if self.over:  # `call.ended` said that it was not complete
             return
-        self._publisher.post(
+        journal = leg.track.journal
+        journal.untold += 1
+
+        def told(_: object) -> None:
+            journal.untold -= 1
+
+        stored = self._publisher.post(
             events.TranscriptGap,
             events.TranscriptGapData,
             watermarks={key: gap.offset},
@@ -128,6 +134,7 @@ class Minutes:
             end_ms=end_ms,
             reason=gap.reason,
         )
+        stored.add_done_callback(told)
 
     async def ended(self, *, reason: str, duration_ms: int, complete: bool) -> None:
         """The call is over; returns when that is stored. Once told it is not told again."""

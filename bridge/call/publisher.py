@@ -84,13 +84,15 @@ class Publisher:
         *,
         watermarks: Mapping[str, int] | None = None,
         **fields: Any,
-    ) -> None:
-        """Queue an event without waiting for it."""
+    ) -> asyncio.Future[None]:
+        """Queue an event without waiting for it; what it returns is done when that is durable."""
+        pending = _Pending(event, data, fields, watermarks or {}, None, self._clock())
         try:
-            self._queue.put_nowait(_Pending(event, data, fields, watermarks or {}, None, self._clock()))
+            self._queue.put_nowait(pending)
         except asyncio.QueueFull:
             metrics.EVENTS_DROPPED.inc()
             _logger.error("event_dropped", call_sid=self._call_sid, type=_type(event), waiting=QUEUE)
+        return pending.stored
 
     async def publish(
         self,

@@ -61,6 +61,7 @@ class Recovery:
         self._twilio = twilio
         self._settings = settings
         self._taking = asyncio.Semaphore(TAKING)
+        self._opening = asyncio.Lock()
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(TRANSCRIBING)
         )
@@ -105,7 +106,11 @@ class Recovery:
             self._calls.arrived(call_sid)
 
     async def _take(self, folder: Folder) -> None:
-        memo = Memo.decode(folder.read())
+        try:
+            memo = Memo.decode(await asyncio.to_thread(folder.read))
+        except OSError as error:
+            _logger.error("memo_unopened", call_sid=folder.call_sid, error=error.strerror or str(error))
+            return  # the next process may be able to
         outbox = self._services.outbox
         try:
             taken = await take_over(
@@ -124,7 +129,9 @@ class Recovery:
         settings = self._settings(memo.about)
         webhook = settings.webhook.model_copy(update={"url": memo.endpoint})
         settings = dataclasses.replace(settings, webhook=webhook)
-        call = self._calls.adopt(Adopted(folder, memo, taken), settings)
+        async with self._opening:  # one in a turn of the loop: files are opened, and live calls go on
+            call = self._calls.adopt(Adopted(folder, memo, taken), settings)
+            await asyncio.sleep(0)
         self._spawn(self._catch_up(call, self._turns[settings.whisper.endpoint_url]))
         self._spawn(self._see_through(call))
 
@@ -143,7 +150,7 @@ class Recovery:
         """Keep a call open until a stream carries it again, or until it is known to be over."""
         logger = _logger.bind(call_sid=call.about.call_sid)
         if call.memo.reason:
-            call.give_up(call.memo.reason)
+            call.give_up(call.memo.reason, call.memo.ended_at)
         pause_s, heard_at, said = ASK_FIRST_S, self._services.monotonic(), ""
         while call.waiting:
             try:

@@ -1,6 +1,6 @@
 """Whether an endpoint may be asked for another socket: one answer for all calls of this process.
 
-When half of the connects fail, nobody asks for a while; then two may try, and the first that succeeds lets all
+When half of the connects fail, nobody asks for a while; then two may try every ten seconds, and the first that succeeds lets all
 others follow. Meanwhile audio is journalled as ever. No clock in here: `now` is seconds that never go back.
 """
 
@@ -17,6 +17,9 @@ REST_S: Final = 10.0
 PROBES: Final = 2
 """Connects that may be under way while it is not known whether the endpoint is back."""
 
+PROBE_S: Final = 10.0
+"""A connect that takes longer hangs: it may be waited for, but it keeps nobody else from trying."""
+
 REMEMBERED: Final = 1000
 """Outcomes kept: more than the 20 connects a second that a process makes give within the window."""
 
@@ -30,6 +33,8 @@ class Attempt:
 
     trips: int
     """How often the breaker had tripped when it began: what began before that proves nothing about now."""
+    at: float
+    """When it began."""
 
 
 class Breaker:
@@ -40,23 +45,26 @@ class Breaker:
         self._trips = 0
         self._tripped = False
         self._until = 0.0  # nobody asks before
-        self._under_way = 0  # attempts since it tripped last
+        self._under_way: list[float] = []  # when the attempts began, of those since it tripped last
 
     def wait_s(self, now: float) -> float:
         """Seconds until another attempt may begin, or this should be asked again; 0 for now."""
         if now < self._until:
             return self._until - now
-        return ASK_AGAIN_S if self._tripped and self._under_way >= PROBES else 0.0
+        if not self._tripped:
+            return 0.0
+        probes = sum(now - began < PROBE_S for began in self._under_way)
+        return ASK_AGAIN_S if probes >= PROBES else 0.0
 
-    def begin(self) -> Attempt:
+    def begin(self, now: float) -> Attempt:
         """An attempt to open a socket begins."""
-        self._under_way += 1
-        return Attempt(self._trips)
+        self._under_way.append(now)
+        return Attempt(self._trips, now)
 
     def cancel(self, attempt: Attempt) -> None:
         """It was abandoned by us, which says nothing."""
         if attempt.trips == self._trips:
-            self._under_way -= 1
+            self._under_way.remove(attempt.at)
 
     def end(self, attempt: Attempt, now: float, *, opened: bool) -> bool:
         """It opened a socket, or failed. True when that tripped the breaker."""
@@ -93,6 +101,6 @@ class Breaker:
     def _trip(self, now: float) -> None:
         self._tripped = True
         self._trips += 1
-        self._under_way = 0
+        self._under_way.clear()
         self._outcomes.clear()
         self.rest(now + REST_S)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bridge import log, metrics
 from bridge.whisper import protocol
 from bridge.whisper.endpoint import Endpoint
-from bridge.whisper.protocol import EndOfAudio, Health, Message, ServerError, Transcription
+from bridge.whisper.protocol import Dialect, EndOfAudio, Health, Message, ServerError, Transcription
 from bridge.whisper.socket import SocketClosed, WhisperSocket
 from bridge.whisper.vigil import LOOK_S, Verdict, Vigil
 
@@ -69,6 +69,8 @@ class Conversation:
         whisper: "WhisperConfig",
         listening: Listening,
         logger: log.Logger,
+        *,
+        dialect: Dialect | None = None,
     ) -> None:
         self.answered = False
         """The server has said something that made sense."""
@@ -78,7 +80,7 @@ class Conversation:
         """Finals heard since the end of audio."""
         self._socket = socket
         self._endpoint = endpoint
-        self._dialect = endpoint.dialect
+        self._dialect = dialect or endpoint.dialect
         self._listening = listening
         self._logger = logger.bind(dialect=self._dialect.value, host=endpoint.host)
         self._loop = asyncio.get_running_loop()
@@ -90,6 +92,11 @@ class Conversation:
         self._recent: deque[Transcription] = deque(maxlen=RECENT)
         self._aborted = ""  # why
         socket.send_text(protocol.start_message(self._dialect, whisper))
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the start message was said in."""
+        return self._dialect
 
     @property
     def writable(self) -> bool:

@@ -116,6 +116,10 @@ class Dialler:
                 self._successor = asyncio.create_task(self._try(0, in_place=True))
         return None
 
+    async def second(self) -> Line | None:
+        """One more socket to where the present one leads; None when there is none to be had now."""
+        return None if self._present is None else await self._try(self._present.place, in_place=True)
+
     async def close(self) -> None:
         """Give up the successor."""
         if (line := await self._take_successor()) is not None:
@@ -142,7 +146,7 @@ class Dialler:
         await asyncio.sleep(endpoint.turnstile.wait_s(self._loop.time()))
         if breaker.wait_s(self._loop.time()):
             return None  # it tripped in the queue
-        attempt = breaker.begin()
+        attempt = breaker.begin(self._loop.time())
         try:
             socket = await WhisperSocket.connect(
                 endpoint.url, api_key=endpoint.api_key, timeout=self._route.open_timeout_s(place)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _logger = log.get(__name__)
 
 DIALECT_PROBES: Final = 3
-"""Rejections in a row, of either dialect, after which a confirmed dialect counts as unknown again."""
+"""Rejections in a row after which a session tries another dialect than the confirmed one."""
 
 IN_ORDER: Final = 3
 """Finals that waited in vain for an earlier one, after which the server is taken to keep its finals in order."""
@@ -54,6 +54,10 @@ class Endpoint:
         """Whether its finals come in the order of time, as far as known: then none waits for an earlier one."""
         return not self._reorders and self._in_vain >= IN_ORDER
 
+    def dialect_after(self, refused: "tuple[Endpoint, Dialect] | None") -> Dialect:
+        """What a session tries next whose latest refused start message is known."""
+        return self.dialect.other if refused == (self, self.dialect) else self.dialect
+
     def waited_in_vain(self) -> None:
         """A final waited for an earlier one that did not come."""
         self._in_vain += 1
@@ -64,23 +68,28 @@ class Endpoint:
 
     def accepted(self, dialect: Dialect) -> None:
         """The server answered a session that was started in `dialect`: it is the right one."""
-        if dialect is self.dialect:
-            self._confirmed = True
-            self._rejections = 0
+        if dialect is not self.dialect:
+            if not self._learning or self._rejections < DIALECT_PROBES:
+                return  # the other one works as well
+            _logger.warning("whisper_dialect", rejected=self.dialect.value, using=dialect.value)
+            self.dialect = dialect
+        self._confirmed = True
+        self._rejections = 0
 
     def rejected(self, dialect: Dialect) -> bool:
         """The server refused a start message in `dialect`. True when another one is worth trying.
 
-        Sessions that were started together may report the same refusal; only the first one counts.
+        Sessions that were started together may report the same refusal; only the first one counts. A confirmed
+        dialect stays what other sessions speak until another one was accepted: it may be what one number asks
+        for that is refused.
         """
         if not self._learning:
             return False
         if dialect is not self.dialect:
             return True
         self._rejections += 1
-        if self._confirmed and self._rejections < DIALECT_PROBES:
-            return False
-        self._confirmed = False
+        if self._confirmed:
+            return self._rejections >= DIALECT_PROBES
         self.dialect = dialect.other
         if self._rejections == 1:
             _logger.warning("whisper_dialect", rejected=dialect.value, using=self.dialect.value)

@@ -1,7 +1,7 @@
-"""How long a final may be missing after somebody spoke, before the server is taken to hear nothing any more.
+"""How long a final may be missing after somebody spoke, before a witness is asked whether the server hears anything.
 
 What is loud is not always speech, and a busy server may be slow; so patience learns. It is three times what the
-server took for its latest final, and it grows whenever a new socket understood no more than the old one.
+server took for its latest final, and it grows whenever the witness understood no more.
 """
 
 from collections import deque
@@ -9,18 +9,17 @@ from typing import Final
 
 from bridge.audio import mulaw
 
-LEAST_S: Final = 8.0
-MOST_S: Final = 256.0
-"""Longer than loud audio is kept waiting for a final, see `watermark.LOUD_S`: then it was no speech."""
+LEAST_S: Final = 35.0
+"""A healthy server may say nothing for 30 s: then it ends an utterance at the latest. The rest is for lag."""
 
-FLOOR_MOST_S: Final = 64.0
+MOST_S: Final = 90.0
+"""Shorter than loud audio is kept waiting for a final, see `watermark.LOUD_S`: it can still be sent again."""
+
+FLOOR_MOST_S: Final = 70.0
 SPOKEN: Final = 3 * mulaw.SAMPLE_RATE
 """Samples of loud audio that make it likely that words were among them."""
 
 LAG_FACTOR: Final = 3.0
-
-TRIES: Final = 4
-"""Sockets in a row that heard the same audio for longer and longer, two minutes in all, and understood nothing."""
 
 
 class Patience:
@@ -30,8 +29,8 @@ class Patience:
         self.seconds = LEAST_S
         self._floor = LEAST_S
         self._marks: deque[tuple[float, int]] = deque()  # when audio up to an offset had been sent
-        self._losses = 0  # since the last final
-        self._lost_at: int | None = None  # up to where audio had been sent when it was lost last
+        self._heard_at = float("-inf")
+        self._vain_until: int | None = None  # up to where audio had been sent when a witness heard no more
 
     def restart(self) -> None:
         """A new socket: nothing has been sent yet."""
@@ -43,22 +42,23 @@ class Patience:
         while len(self._marks) > 1 and self._marks[1][0] <= now - self.seconds:
             self._marks.popleft()
         at, offset = self._marks[0]
-        return offset if now - at >= self.seconds else None
+        return offset if now - max(at, self._heard_at) >= self.seconds else None
 
-    def lose(self) -> bool:
-        """It is lost: the socket is given up, and the next one is given more time. True once that has not helped."""
-        self._lost_at = self._marks[-1][1] if self._marks else 0
-        self._losses += 1
+    def partial(self, now: float) -> None:
+        """The server understood a part of what is being said: it hears."""
+        self._heard_at = now
+
+    def in_vain(self) -> None:
+        """A witness understood no more: the server is given more time."""
+        self._vain_until = self._marks[-1][1] if self._marks else 0
         self.seconds = min(MOST_S, 2 * self.seconds)
         self._marks.clear()
-        return self._losses == TRIES
 
     def final(self, start: int, end: int, now: float) -> None:
         """A final came for the audio from `start` to `end`."""
-        self._losses = 0
-        if self._lost_at is not None:
-            in_vain = start >= self._lost_at  # there were no words in what was sent again
-            self._floor = min(FLOOR_MOST_S, 2 * self._floor) if in_vain else LEAST_S
-            self._lost_at = None
+        if self._vain_until is not None:
+            noise = start >= self._vain_until  # there were no words in what the witness was sent
+            self._floor = min(FLOOR_MOST_S, 2 * self._floor) if noise else LEAST_S
+            self._vain_until = None
         sent_at = next((at for at, offset in self._marks if offset >= end), now)
         self.seconds = min(MOST_S, max(self._floor, LAG_FACTOR * (now - sent_at)))

@@ -58,6 +58,11 @@ class Scribe:
         """Whether something that was heard is not stored yet: nothing may count as settled that is not."""
         return self.storing or len(self._hold) > 0
 
+    @property
+    def has_written(self) -> bool:
+        """Whether anything was ever heard, by this process or an earlier one."""
+        return bool(self._last_text)
+
     def begin(self, endpoint: Endpoint, base: int, *, again: bool) -> None:
         """A new socket is sent the audio from `base`; `again`: an earlier one had been sent it."""
         self._endpoint = endpoint
@@ -73,10 +78,11 @@ class Scribe:
         )
         if heard is None:
             return
+        now = self._loop.time()
         if not said.is_final:
+            self.patience.partial(now)
             self._listener.partial(heard)
             return
-        now = self._loop.time()
         self.patience.final(heard.start, heard.end, now)
         if heard.end <= self._latest and self._endpoint is not None:
             self._endpoint.reordered()

@@ -23,9 +23,10 @@ from bridge.whisper.dialler import Dialler, Line
 from bridge.whisper.endpoint import Endpoint
 from bridge.whisper.pace import Pace
 from bridge.whisper.patience import SPOKEN
-from bridge.whisper.protocol import Transcription
+from bridge.whisper.protocol import Dialect, Transcription
 from bridge.whisper.scribe import MARGIN, Listener, Scribe
 from bridge.whisper.watermark import Watermark
+from bridge.whisper.witness import Hearing
 
 if TYPE_CHECKING:
     from bridge.config import WhisperConfig
@@ -89,6 +90,8 @@ class Session:
         self._dialler = Dialler(endpoints, logger)
         self._scribe = Scribe(journal, self.watermark, listener, last_text)
         self._conversation: Conversation | None = None
+        self._hearing = Hearing(journal, self._dialler, tick=tick, whisper=whisper, logger=logger)
+        self._refused: tuple[Endpoint, Dialect] | None = None  # the latest start message that was not taken
         self._pace = Pace(whisper.replay_speed, 0)
         self._audio_end: int | None = None  # where the audio ends, once it is complete
         self._unreadable_at: float | None = None
@@ -106,7 +109,7 @@ class Session:
                 try:
                     ending = await conversation.run()
                 finally:
-                    self._detach()
+                    await self._detach()
                 if await self._is_over(conversation, ending, settled):
                     return
                 self._stuck = 0 if self.watermark.offset > settled else self._stuck + 1
@@ -115,7 +118,9 @@ class Session:
                     line, dropped=ending is Ending.DROPPED, worked=worked, idle=not self.watermark.spoken
                 )
                 if ending is Ending.REJECTED:
-                    self._dialler.ask_at_once()
+                    if self._refused is None:
+                        self._dialler.ask_at_once()
+                    self._refused = line.endpoint, conversation.dialect
         finally:
             await self._dialler.close()
 
@@ -187,6 +192,8 @@ class Session:
         """The server understood something. See `conversation.Listening`."""
         limit = self.cursor if self._audio_end is None else min(self.cursor, self._audio_end)
         await self._scribe.hear(said, limit)
+        if said.text:
+            self._hearing.cancel()
         if said.is_final and not self._scribe.busy:
             self._make_way(pause=True)
 
@@ -196,11 +203,26 @@ class Session:
         if self._conversation is None or self._conversation.audio_ended:
             return
         due = self._scribe.patience.mark(now, self.cursor)
-        if due is not None and self.watermark.over(due) >= SPOKEN:
-            self._conversation.abort("no_final")
-            if self._scribe.patience.lose():  # several sockets heard it, and none understood a word
-                self._give_up(due)
+        if due is not None and not self._scribe.busy and self.watermark.over(due) >= SPOKEN:
+            span = self.watermark.unanswered, due
+            self._hearing.begin(span, self._conversation.dialect, self._scribe.patience, self._leave)
         self._make_way(pause=not self.watermark.spoken)
+
+    def _leave(self) -> None:
+        """A witness has understood what the present socket said nothing about."""
+        if self._conversation is not None:
+            self._conversation.abort("no_final")
+        self._doubt(self.watermark.offset)
+
+    def _doubt(self, end: int) -> None:
+        """Nothing is dropped silently: loud audio that was settled without a final becomes a gap up to `end`.
+
+        So it is told once a witness shows that the socket that heard it was useless, or at the end of a call in
+        which no server ever understood a word. A final that comes after it proves a working server, and music.
+        """
+        if self.watermark.doubted is not None:
+            self._listener.lost(self.watermark.doubted, end, "whisper_silent")
+            self.watermark.doubted = None
 
     def _make_way(self, *, pause: bool) -> None:
         """Let a successor take over if there is one. It begins at the watermark: in a pause nothing is sent twice."""
@@ -225,22 +247,26 @@ class Session:
         base = self.cursor = min(mark.offset, max(self.journal.end - FRAME, 0)) // FRAME * FRAME
         self._scribe.begin(line.endpoint, base, again=base < self.resent_until)
         self._pace = Pace(self._whisper.replay_speed, self._loop.time())
-        self._conversation = Conversation(line.socket, line.endpoint, self._whisper, self, self._logger)
-        self._logger.info(
-            "whisper_open", host=line.endpoint.host, dialect=line.endpoint.dialect.value, at_ms=base // 8
+        dialect = line.endpoint.dialect_after(self._refused)
+        self._conversation = Conversation(
+            line.socket, line.endpoint, self._whisper, self, self._logger, dialect=dialect
         )
+        self._logger.info("whisper_open", host=line.endpoint.host, dialect=dialect.value, at_ms=base // 8)
         self.heard()
         return self._conversation
 
-    def _detach(self) -> None:
+    async def _detach(self) -> None:
         self._conversation = None
         self._tick.forget(self)
+        await self._hearing.close()
 
     async def _is_over(self, conversation: Conversation, ending: Ending, settled: int) -> bool:
         """Whether everything is settled or given up, now that a conversation has ended."""
         if ending is Ending.FINISHED:
             await self._scribe.publish(all_=True)
             if not self._is_doubtful(conversation):
+                if not self._scribe.has_written:
+                    self._doubt(self.cursor)
                 return True
         if not conversation.audio_ended:
             return False
@@ -253,7 +279,7 @@ class Session:
             return False
         await self._scribe.publish(all_=True)
         self.gave_up = True
-        self._give_up(self.journal.end if self._audio_end is None else self._audio_end)
+        self._give_up(self.cursor if self._audio_end is None else self._audio_end)
         return True
 
     def _is_doubtful(self, conversation: Conversation) -> bool:

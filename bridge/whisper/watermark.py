@@ -36,11 +36,14 @@ class Watermark:
 
     def __init__(self, start: int = 0) -> None:
         self.offset = start
+        self.doubted: int | None = None
+        """Where loud audio begins that it moved over without a final; None once there was one after it."""
         self._new_from = start  # loud audio before this is the tail of a finalised word
         self._loud: deque[tuple[int, int]] = deque()  # stretches past the offset that may be speech
 
     def finalised(self, end: int) -> None:
         """A final that reaches to `end` is stored."""
+        self.doubted = None
         self._new_from = max(self._new_from, end + TAIL)
         self._move(end)
 
@@ -62,6 +65,8 @@ class Watermark:
         if quiet_before > self.offset:
             loud = self._loud[0][0] if self._loud else quiet_before
             loud_before = sent_until - int(LOUD_S * mulaw.SAMPLE_RATE)
+            if loud < loud_before and self.doubted is None:
+                self.doubted = loud
             self._move(max(min(quiet_before, loud), loud_before))
 
     def skip_quiet(self, sent_until: int) -> None:
@@ -72,6 +77,11 @@ class Watermark:
     def restart(self) -> None:
         """A new socket begins at the offset: what is sent from now on counts anew."""
         self._loud.clear()
+
+    @property
+    def unanswered(self) -> int:
+        """Where the first speech past the offset begins, if there was any."""
+        return max(self.offset, self._loud[0][0] - LEAD) if self._loud else self.offset
 
     @property
     def spoken(self) -> bool:

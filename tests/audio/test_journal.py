@@ -1,3 +1,5 @@
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -225,16 +227,73 @@ def test_a_last_segment_that_cannot_be_opened_is_gone_on_behind(
 
     def refusing(path: Path, size: int) -> object:
         if path.name == "000001.ulaw":
-            raise OSError(5, "Input/output error")
+            raise ValueError("mmap length is greater than file size")
         return mapped(path, size)
 
     monkeypatch.setattr(module, "_mapped", refusing)
     reopened = Journal(tmp_path / "track")
+    assert not reopened.unopened
     assert (reopened.end, reopened.lost) == (2 * SEGMENT, [(SEGMENT, SEGMENT + 10)])
     reopened.append(b"more")
     assert read(reopened, SEGMENT, 10) == b"\xff" * 10
     assert read(reopened, 2 * SEGMENT, 4) == b"more"
     reopened.close(delete=True)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("call", ["bridge.audio.remains.os.scandir", "bridge.audio.journal._mapped"])
+def test_audio_that_cannot_be_opened_now_is_neither_empty_nor_lost(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, call: str
+) -> None:
+    audio = pattern(SEGMENT + 10)
+    journal.append(audio)
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, refuse)
+        unopened = Journal(tmp_path / "track")
+    assert (unopened.unopened, unopened.end, unopened.lost) == (True, 0, [])
+    unopened.append(b"meanwhile" * SEGMENT)
+    assert read(unopened, 0, 9) == b"meanwhile"
+    unopened.release(5 * SEGMENT)
+    unopened.close(delete=True)
+    again = Journal(tmp_path / "track")
+    assert (again.unopened, read(again, 0, again.end)) == (False, audio)
+
+
+def test_a_new_journal_that_the_disk_refuses_has_nothing_unopened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module, "_mapped", refuse)
+    journal = Journal(tmp_path / "track")
+    journal.append(b"audio")
+    assert (journal.unopened, read(journal, 0, 5)) == (False, b"audio")
+
+
+def test_what_was_released_is_known_to_the_next_process_and_not_what_the_limit_took(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    journal.append(pattern(4 * SEGMENT))
+    journal.release(SEGMENT - 1)
+    assert Journal(tmp_path / "track").settled == 0
+    journal.release(2 * SEGMENT + 7)
+    assert Journal(tmp_path / "track").settled == 2 * SEGMENT + 7
+    journal.untold = 1
+    journal.release(3 * SEGMENT)
+    again = Journal(tmp_path / "track")
+    assert (again.start, again.settled) == (3 * SEGMENT, 2 * SEGMENT + 7)
+    monkeypatch.setattr(module, "LIMIT", 2 * SEGMENT)
+    again.append(pattern(4 * SEGMENT))
+    last = Journal(tmp_path / "track")
+    assert last.start > 3 * SEGMENT
+    assert last.settled == 2 * SEGMENT + 7
+    last.close(delete=True)
+    assert not (tmp_path / "track").exists()
 
 
 WRITER = """

@@ -1,6 +1,8 @@
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,8 +142,25 @@ def test_many_files_are_looked_at_without_being_kept_in_mind(
     assert found.lost == [((10**6 - 20) * SEGMENT, 10**6 * SEGMENT)]
 
 
+@pytest.mark.parametrize("name", ["end", "settled", "seams", "000001.ulaw"])
+def test_what_cannot_be_looked_at_now_is_not_taken_for_missing(
+    track: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    os.truncate(track / "000001.ulaw", 5)
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match="Too many"):
+        read(track)
+
+
 def damages() -> st.SearchStrategy[Callable[[Path], None]]:
-    names = st.sampled_from(["end", "seams", *(f"{number:06d}.ulaw" for number in range(5))])
+    names = st.sampled_from(["end", "settled", "seams", *(f"{number:06d}.ulaw" for number in range(5))])
 
     def unlink(name: str) -> Callable[[Path], None]:
         return lambda track: (track / name).unlink(missing_ok=True)

@@ -33,6 +33,13 @@ def test_a_clock_that_ran_before_goes_on() -> None:
     assert clock.began_at == 100.0
 
 
+def test_a_clock_that_was_set_back_does_not_put_a_stream_before_what_was_received() -> None:
+    clock = CallClock(began_at=3600.0)
+    clock.new_stream(100.0, not_before=80_000)
+    assert clock.position(20, now=100.0) == 80_000
+    assert clock.position(40, now=100.0) == 80_160
+
+
 @pytest.mark.parametrize("late_s", [0.0, 0.02, 1.4])
 def test_media_that_waited_for_its_stream_to_be_admitted_is_no_later(late_s: float) -> None:
     clock = CallClock()

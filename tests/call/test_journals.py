@@ -170,6 +170,65 @@ def test_one_directory_that_refuses_does_not_keep_the_others(
         assert [folder.call_sid for folder in journals.adopt()] == [OTHER]
 
 
+def test_one_call_that_cannot_be_taken_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left(tmp_path, N1, CALL, OTHER)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name.startswith(CALL):
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with Journals(tmp_path, N3) as journals:
+        assert [folder.call_sid for folder in journals.adopt()] == [OTHER]
+    assert "Permission denied" in capfd.readouterr().out
+    assert [path.name.partition(".")[0] for path in (tmp_path / N1).glob("CA*")] == [CALL]
+
+
+@pytest.mark.parametrize("why", [errno.EACCES, errno.EMFILE])
+def test_a_lock_that_cannot_be_tried_is_not_taken_for_a_living_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], why: int
+) -> None:
+    left(tmp_path, N1, CALL)
+    left(tmp_path, N2, OTHER)
+    locked = module._locked
+
+    def refuse(directory: Path) -> int:
+        if directory.name == N1:
+            raise OSError(why, os.strerror(why))
+        return locked(directory)
+
+    with Journals(tmp_path, N3) as journals:
+        monkeypatch.setattr(module, "_locked", refuse)
+        assert [folder.call_sid for folder in journals.adopt()] == [OTHER]
+    assert os.strerror(why) in capfd.readouterr().out
+
+
+def test_a_memo_that_cannot_be_read_now_is_not_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder,) = left(tmp_path, N1, CALL)
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        folder.read()
+
+
+def test_where_the_machine_does_not_say_which_run_it_is_nothing_is_assumed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    boot = module.boot.__wrapped__
+    (tmp_path / "id").write_text("b1\n")
+    monkeypatch.setattr(module, "BOOT", tmp_path / "id")
+    assert boot() == "b1"
+    monkeypatch.setattr(module, "BOOT", tmp_path / "none")
+    assert boot() == ""
+
+
 def test_erasing_removes_a_calls_audio_of_every_process_and_no_other_calls(tmp_path: Path) -> None:
     left(tmp_path, N1, CALL, OTHER)
     with Journals(tmp_path, N2) as journals:

@@ -20,8 +20,13 @@ def leg_of(directory: Path, *, settled: int = 0) -> Leg:
 
 def test_watermarks_of_two_journals_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
     leg = leg_of(tmp_path)
-    assert (leg.key, leg.told_key) == ("inbound.j1", "inbound.j1.gaps")
+    assert (leg.key, leg.told_key("not_received")) == ("inbound.j1", "inbound.j1.gaps")
     assert watermark_key("inbound", "j2") != leg.key
+
+
+def test_what_cannot_be_read_is_told_by_itself_as_it_may_lie_before_what_never_came(tmp_path: Path) -> None:
+    leg = leg_of(tmp_path)
+    assert leg.told_key("journal_unreadable") == "inbound.j1.unreadable"
 
 
 def test_what_never_came_is_found_again(tmp_path: Path) -> None:

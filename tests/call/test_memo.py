@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from bridge.call.memo import About, Memo, our_number
@@ -8,6 +10,8 @@ ABOUT = About("CA1", "AC1", "+1", "+2", "inbound", {"tenant": "acme"})
 
 def test_a_memo_can_be_read_again() -> None:
     memo = Memo(ABOUT, "https://agent.example.com/", "MZ1", ["inbound"], "start", 1_795_000_000.25, "hangup")
+    assert Memo.decode(memo.encode()) == memo
+    memo = replace(memo, ended_at=1_795_000_001.5, boot="b1", began_monotonic=12.5)
     assert Memo.decode(memo.encode()) == memo
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.call.leg import Gap
+from bridge.call.leg import Gap, Leg
 from bridge.call.memo import About, Memo
 from bridge.call.minutes import Minutes
 from bridge.call.publisher import Taken
@@ -71,9 +71,12 @@ async def minutes(outbox: Outbox, taken: Taken | None = None) -> AsyncIterator[M
 
 def leg() -> Any:
     """One whose offsets are its clock."""
-    track = SimpleNamespace(name="inbound", ms=lambda offset: offset // 8)
+    track = SimpleNamespace(name="inbound", ms=lambda offset: offset // 8, journal=SimpleNamespace(untold=0))
     session = SimpleNamespace(resent_until=800, loudness=Loudness())
-    return SimpleNamespace(track=track, session=session, key="inbound.j1", told_key="inbound.j1.gaps")
+    key = "inbound.j1"
+    made: Any = SimpleNamespace(track=track, session=session, key=key)
+    made.told_key = lambda reason: Leg.told_key(made, reason)
+    return made
 
 
 def heard(text: str, start: int) -> Heard:
@@ -123,6 +126,19 @@ async def test_what_an_earlier_process_told_is_not_told_again() -> None:
     assert told[0]["data"]["sequence"] == 7
     assert [line["text"] for line in told[-1]["data"]["transcript"]] == ["before", "after"]
     assert [line.number for line in outbox.lines] == [2]
+
+
+async def test_a_gap_before_one_that_was_told_is_told_if_it_could_only_be_found_later() -> None:
+    outbox = Outbox()
+    lease = CallLease("CA1", "j1", 2, 7, {"inbound.j1.gaps": 1_000_000}, ended=False)
+    async with minutes(outbox, Taken(lease, [])) as made:
+        one = leg()
+        made.gap(one, Gap(365_536, 300_000, 365_536, "journal_unreadable"))
+        assert one.track.journal.untold == 1
+        await end(made)
+        assert one.track.journal.untold == 0
+    assert [event["type"] for event in outbox.told()] == ["transcript.gap", "call.ended"]
+    assert outbox.watermarks == {"inbound.j1.unreadable": 365_536}
 
 
 async def test_after_the_end_there_are_only_late_transcripts() -> None:

@@ -1,4 +1,4 @@
-"""Ten minutes on hold, in silence and with music, at a real voice detector and recogniser.
+"""Ten minutes on hold, in silence, with music and with music that pauses, at a real voice detector and recogniser.
 
 Nobody says a word, so nothing may be transcribed without a doubt being told; each call keeps one socket; and the
 audio that waits on disk does not grow.
@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import numpy as np
 
@@ -16,13 +17,17 @@ from bridge.audio.remains import SEGMENT
 from bridge.local.twilio.script import Script
 from bridge.local.whisper.server import WhisperServer
 from bridge.local.whisper.sphinx import SphinxEngine
+from bridge.whisper import patience
 from bridge.whisper.watermark import LOUD_S
 from tests.chaos.scenario import Lacking
 from tests.doubles.bridge import running
+from tests.doubles.haste import WAITS
 
 NOTES: Final = (261.6, 329.6, 392.0, 523.3, 440.0, 349.2, 293.7, 392.0)
 """Hertz."""
 NOTE_S: Final = 0.5
+PAUSE_S: Final = 0.4
+"""Rest after every two notes, of music that pauses: longer than `watermark.JOIN`."""
 
 WAITING_S: Final = LOUD_S + 4 * SEGMENT / mulaw.SAMPLE_RATE
 """Loud audio is kept for so long, in whole segments and a margin."""
@@ -36,6 +41,8 @@ class Figures:
     transcripts: int = 0
     doubted: int = 0
     sockets: int = 0
+    dropped: int = 0
+    """Calls that were told of a gap in their middle."""
     waiting_s: float = 0.0
     """Most audio of one call that was on disk."""
     later_s: float = 0.0
@@ -43,8 +50,8 @@ class Figures:
 
     def __str__(self) -> str:
         return (
-            f"{self.minutes:.0f} minutes of silence and as many of music: {self.transcripts} transcripts, "
-            f"{self.doubted} of them doubted, {self.sockets} sockets for 2 calls, at most {self.waiting_s:.0f} s of "
+            f"{self.minutes:.0f} minutes of silence and as many of music, with pauses and without: {self.transcripts} transcripts, "
+            f"{self.doubted} of them doubted, {self.sockets} sockets for 3 calls, at most {self.waiting_s:.0f} s of "
             f"audio on disk, {self.later_s:.0f} s in the end"
         )
 
@@ -58,6 +65,16 @@ def music(seconds: float) -> bytes:
     return mulaw.encode((4000 * swell * tones).astype(np.int16))
 
 
+def pausing(tune: bytes) -> bytes:
+    """The same with a rest after every two notes, for as long."""
+    phrase, rest = (
+        round(2 * NOTE_S * mulaw.SAMPLE_RATE),
+        bytes([mulaw.SILENCE]) * round(PAUSE_S * mulaw.SAMPLE_RATE),
+    )
+    phrases = (tune[at : at + phrase] + rest for at in range(0, len(tune), phrase))
+    return b"".join(phrases)[: len(tune)]
+
+
 async def run(directory: Path, *, minutes: float = 10.0, speed: float = 6.0) -> str:
     """So many minutes of the calls' own time."""
     try:
@@ -67,21 +84,29 @@ async def run(directory: Path, *, minutes: float = 10.0, speed: float = 6.0) -> 
         raise Lacking(f"{missing.name} is not installed.") from missing
     figures = Figures(minutes)
     seconds = minutes * 60
-    noises = (bytes([mulaw.SILENCE]) * round(seconds * mulaw.SAMPLE_RATE), music(seconds))
+    tune = music(seconds)
+    noises = (bytes([mulaw.SILENCE]) * len(tune), tune, pausing(tune))
     async with WhisperServer(SphinxEngine()) as whisper:
-        async with running(directory, whisper.url, twilio={"tracks": "inbound"}) as setup:
-            calls = [setup.call({"inbound": noise}, Script(speed=speed)) for noise in noises]
-            watching = asyncio.create_task(_watch(directory, figures, seconds / speed))
-            for report in await asyncio.gather(*(call.run() for call in calls)):
-                assert report.ok, report.problem
-                events = await setup.ended(report.call_sid, timeout=60)
-                said = [each.data for each in events if each.type.startswith("transcript.")]
-                figures.transcripts += len(said)
-                figures.doubted += sum(bool(each.get("suspect")) for each in said)
-            watching.cancel()
+        with mock.patch.multiple(
+            patience, **{each: getattr(patience, each) / speed for each in WAITS[patience]}
+        ):
+            async with running(directory, whisper.url, twilio={"tracks": "inbound"}) as setup:
+                calls = [setup.call({"inbound": noise}, Script(speed=speed)) for noise in noises]
+                watching = asyncio.create_task(_watch(directory, figures, seconds / speed))
+                for report in await asyncio.gather(*(call.run() for call in calls)):
+                    assert report.ok, report.problem
+                    events = await setup.ended(report.call_sid, timeout=60)
+                    said = [each.data for each in events if each.type.startswith("transcript.")]
+                    figures.transcripts += len(said)
+                    figures.doubted += sum(bool(each.get("suspect")) for each in said)
+                    gaps = [each.data for each in events if each.type == "transcript.gap"]
+                    figures.dropped += any(gap["end_ms"] < (seconds - 5) * 1000 for gap in gaps)
+                watching.cancel()
         figures.sockets = whisper.connections
     assert figures.transcripts == figures.doubted, f"words were made up: {figures}"
-    assert figures.sockets == len(noises), f"sockets were given up: {figures}"
+    witnesses = seconds / patience.LEAST_S
+    assert len(noises) <= figures.sockets <= len(noises) + witnesses, f"sockets were given up: {figures}"
+    assert not figures.dropped, f"music was taken for speech: {figures}"
     assert figures.waiting_s <= WAITING_S, f"audio is kept: {figures}"
     return str(figures)
 

@@ -25,7 +25,7 @@ from bridge.whisper import (
 )
 
 WAITS: Final[dict[ModuleType, tuple[str, ...]]] = {
-    breaker: ("WINDOW_S", "REST_S", "ASK_AGAIN_S"),
+    breaker: ("WINDOW_S", "REST_S", "ASK_AGAIN_S", "PROBE_S"),
     conversation: ("REJECTION_S", "ANSWER_S", "ACKNOWLEDGED_S", "HEALTH_CLOSE_S", "LOOK_S"),
     dialler: ("BACK_S", "AGAIN_S", "QUICK_S"),
     hold: ("WAIT_S",),

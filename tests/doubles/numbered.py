@@ -140,6 +140,8 @@ class NumberedWhisper:
         """`end_audio` is not even acknowledged."""
         self.deaf = False
         """Connections are taken, and then neither read nor closed."""
+        self.unheard = range(0)
+        """Words that are music to it: it says nothing of an utterance that begins with one of them."""
         self.mute: set[int] = set()
         """Connections that hear and say nothing."""
         self.attempts: list[float] = []
@@ -263,6 +265,8 @@ class NumberedWhisper:
         *,
         last: bool = False,
     ) -> None:
+        if words and int(words[0]["word"][1:]) in {number % WORDS for number in self.unheard}:
+            words = []
         if words and self.before_final is not None:
             await self.before_final(number, connection, socket)
         if connection.mute:

@@ -1,8 +1,8 @@
-from bridge.whisper.breaker import ENOUGH, PROBES, REST_S, WINDOW_S, Breaker
+from bridge.whisper.breaker import ENOUGH, PROBE_S, PROBES, REST_S, WINDOW_S, Breaker
 
 
 def connect(breaker: Breaker, now: float, *, opened: bool) -> None:
-    breaker.end(breaker.begin(), now, opened=opened)
+    breaker.end(breaker.begin(now), now, opened=opened)
 
 
 def tripped(now: float = 0.0) -> Breaker:
@@ -39,12 +39,12 @@ def test_failures_of_long_ago_do_not_count() -> None:
 
 def test_then_two_may_try_and_one_success_lets_everybody_follow() -> None:
     breaker = tripped()
-    attempts = [breaker.begin() for _ in range(PROBES)]
+    attempts = [breaker.begin(REST_S) for _ in range(PROBES)]
     assert breaker.wait_s(REST_S) > 0
     breaker.end(attempts[0], REST_S, opened=True)
     assert breaker.wait_s(REST_S) == 0
     for _ in range(100):
-        breaker.begin()
+        breaker.begin(REST_S)
         assert breaker.wait_s(REST_S) == 0
 
 
@@ -56,14 +56,14 @@ def test_a_probe_that_fails_means_another_rest() -> None:
 
 def test_an_abandoned_probe_makes_room() -> None:
     breaker = tripped()
-    attempts = [breaker.begin() for _ in range(PROBES)]
+    attempts = [breaker.begin(REST_S) for _ in range(PROBES)]
     breaker.cancel(attempts[0])
     assert breaker.wait_s(REST_S) == 0
 
 
 def test_handshakes_that_hung_since_before_are_no_probes() -> None:
     breaker = Breaker()
-    hung = [breaker.begin() for _ in range(50)]
+    hung = [breaker.begin(0.0) for _ in range(50)]
     for _ in range(ENOUGH):
         connect(breaker, 0.0, opened=False)
     assert breaker.wait_s(REST_S) == 0
@@ -71,7 +71,7 @@ def test_handshakes_that_hung_since_before_are_no_probes() -> None:
     assert breaker.wait_s(REST_S) == 0
     breaker.end(hung[1], REST_S, opened=True)  # but one that opens proves that the endpoint lives
     for _ in range(PROBES + 1):
-        breaker.begin()
+        breaker.begin(REST_S)
     assert breaker.wait_s(REST_S) == 0
 
 
@@ -90,3 +90,15 @@ def test_an_endpoint_that_asks_for_time_gets_it() -> None:
     assert breaker.wait_s(10.0) == 50.0
     connect(breaker, 10.0, opened=True)
     assert breaker.wait_s(10.0) == 50.0
+
+
+def test_probes_that_hang_keep_nobody_from_trying() -> None:
+    breaker = tripped()
+    now = REST_S
+    for _ in range(3):
+        hung = [breaker.begin(now) for _ in range(PROBES)]
+        assert breaker.wait_s(now + PROBE_S - 0.1) > 0
+        now += PROBE_S
+        assert breaker.wait_s(now) == 0
+    breaker.end(hung[0], now, opened=True)  # its own session waited for it
+    assert breaker.wait_s(now) == 0

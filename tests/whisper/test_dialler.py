@@ -74,7 +74,7 @@ async def test_nobody_asks_a_first_choice_whose_breaker_is_open() -> None:
         calls = dialler(first, second)
         breaker = calls._endpoints[0].breaker
         for _ in range(ENOUGH):
-            breaker.end(breaker.begin(), asyncio.get_running_loop().time(), opened=False)
+            breaker.end(breaker.begin(0.0), asyncio.get_running_loop().time(), opened=False)
         breaker.rest(asyncio.get_running_loop().time() + 60)
         line = await calls.open()
         assert line.place == 1

@@ -26,14 +26,27 @@ def test_both_refused_means_trying_in_turn() -> None:
     assert endpoint.dialect is Dialect.V1
 
 
-def test_a_confirmed_dialect_is_given_up_only_after_several_rejections() -> None:
+def test_a_confirmed_dialect_is_given_up_only_once_the_other_was_accepted() -> None:
     endpoint = Endpoint("ws://x/websocket", "", "auto")
     endpoint.accepted(Dialect.V1)
     for _ in range(DIALECT_PROBES - 1):
         assert not endpoint.rejected(Dialect.V1)
-        assert endpoint.dialect == "v1"
-    assert endpoint.rejected(Dialect.V1)
+    assert endpoint.rejected(Dialect.V1)  # the session that was refused may try another one
+    assert endpoint.dialect == "v1"
+    assert endpoint.rejected(Dialect.SEED)  # which is refused as well: it was something else
+    assert endpoint.dialect == "v1"
+    endpoint.accepted(Dialect.SEED)
     assert endpoint.dialect == "seed"
+
+
+def test_a_dialect_that_is_accepted_from_others_is_kept() -> None:
+    endpoint = Endpoint("ws://x/websocket", "", "auto")
+    endpoint.accepted(Dialect.V1)
+    for _ in range(DIALECT_PROBES):
+        endpoint.rejected(Dialect.V1)
+    endpoint.accepted(Dialect.V1)
+    endpoint.accepted(Dialect.SEED)
+    assert endpoint.dialect == "v1"
 
 
 def test_a_dialect_that_was_configured_is_never_changed() -> None:

@@ -1,4 +1,4 @@
-from bridge.whisper.patience import FLOOR_MOST_S, LEAST_S, MOST_S, TRIES, Patience
+from bridge.whisper.patience import FLOOR_MOST_S, LAG_FACTOR, LEAST_S, MOST_S, Patience
 
 SECOND = 8000
 
@@ -13,59 +13,58 @@ def live(patience: Patience, start: int, seconds: int) -> int | None:
 
 def test_a_final_is_due_for_what_was_sent_long_enough_ago() -> None:
     patience = Patience()
-    assert live(patience, 0, 7) is None
-    assert live(patience, 8, 12) == (20 - LEAST_S) * SECOND
+    assert live(patience, 0, 34) is None
+    assert live(patience, 35, 12) == (47 - LEAST_S) * SECOND
 
 
 def test_what_an_earlier_socket_was_sent_does_not_count() -> None:
     patience = Patience()
-    live(patience, 0, 30)
+    live(patience, 0, 60)
     patience.restart()
-    assert live(patience, 31, 7) is None
+    assert live(patience, 61, 34) is None
 
 
-def test_each_socket_that_understands_nothing_gives_the_next_more_time() -> None:
+def test_a_partial_shows_that_the_server_hears() -> None:
+    patience = Patience()
+    live(patience, 0, 34)
+    patience.partial(34.0)
+    assert live(patience, 35, 33) is None
+    assert live(patience, 69, 0) == (69 - LEAST_S) * SECOND
+
+
+def test_each_witness_that_understands_nothing_gives_the_server_more_time() -> None:
     patience = Patience()
     seen = []
-    for _ in range(8):
+    for _ in range(4):
         seen.append(patience.seconds)
-        patience.lose()
-    assert seen == [8, 16, 32, 64, 128, 256, 256, 256]
-    assert max(seen) == MOST_S
-
-
-def test_after_several_it_has_not_helped() -> None:
-    patience = Patience()
-    assert [patience.lose() for _ in range(TRIES + 2)] == [n == TRIES for n in range(1, TRIES + 3)]
-    patience.final(0, SECOND, 0.0)
-    assert not patience.lose()
+        patience.in_vain()
+    assert seen == [35, 70, MOST_S, MOST_S]
 
 
 def test_a_server_that_is_slow_gets_three_times_what_it_takes() -> None:
     patience = Patience()
-    patience.lose()
-    live(patience, 0, 14)
-    patience.final(0, 2 * SECOND, 14.0)
-    assert patience.seconds == 3 * (14 - 2)
+    live(patience, 0, 22)
+    patience.final(0, 2 * SECOND, 22.0)
+    assert patience.seconds == LAG_FACTOR * (22 - 2)
 
 
-def test_a_final_of_what_was_sent_again_shows_that_it_was_right() -> None:
+def test_a_final_of_what_the_witness_was_sent_shows_that_it_was_right() -> None:
     patience = Patience()
-    live(patience, 0, 9)
-    patience.lose()
-    live(patience, 10, 2)
-    patience.final(3 * SECOND, 4 * SECOND, 12.0)
+    live(patience, 0, 36)
+    patience.in_vain()
+    live(patience, 37, 2)
+    patience.final(3 * SECOND, 4 * SECOND, 39.0)
     assert patience.seconds == LEAST_S
 
 
 def test_noise_makes_it_wait_longer_for_the_rest_of_the_call() -> None:
     patience = Patience()
     for now in range(0, 2000, 100):
-        live(patience, now, 9)
-        patience.lose()
-        live(patience, now + 10, 20)
+        live(patience, now, 40)
+        patience.in_vain()
+        live(patience, now + 41, 20)
         patience.final(
-            (now + 29) * SECOND, (now + 30) * SECOND, now + 30.0
+            (now + 60) * SECOND, (now + 61) * SECOND, now + 61.0
         )  # of what was said after the noise
         assert LEAST_S < patience.seconds <= FLOOR_MOST_S
     assert patience.seconds == FLOOR_MOST_S

@@ -47,7 +47,7 @@ def test_a_session_stays_where_it_works() -> None:
 def test_an_open_breaker_turns_to_the_fallback_without_a_try() -> None:
     both = endpoints(2)
     for _ in range(breaker_module.ENOUGH):
-        both[0].breaker.end(both[0].breaker.begin(), 0.0, opened=False)
+        both[0].breaker.end(both[0].breaker.begin(0.0), 0.0, opened=False)
     route = Route(both)
     assert route.choose(0.0) == (1, 0.0)
     assert Route(both[:1]).choose(0.0) == (0, breaker_module.REST_S)

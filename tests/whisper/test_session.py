@@ -11,7 +11,8 @@ from bridge.audio.upsample import FRAME, FRAME_OUT
 from bridge.whisper import breaker, conversation, route
 from bridge.whisper import session as module
 from bridge.whisper import watermark as watermark_module
-from bridge.whisper.endpoint import Endpoint
+from bridge.whisper.endpoint import DIALECT_PROBES, Endpoint
+from bridge.whisper.protocol import Dialect
 from tests.doubles.numbered import Connection, NumberedWhisper, reset, speech
 from tests.doubles.track import numbered, track
 
@@ -95,6 +96,21 @@ async def test_auto_finds_the_dialect_and_loses_no_audio(tmp_path: Path, dialect
         assert len(server.connections) == (
             2 if dialect == "v1" else 3
         )  # the second call asks the right way at once
+
+
+async def test_a_confirmed_dialect_that_is_refused_is_left_by_the_session_that_was_refused(
+    tmp_path: Path,
+) -> None:
+    async with NumberedWhisper() as server:
+        server.dialects = ("seed",)
+        endpoint = Endpoint(server.url, "", "auto")
+        endpoint.accepted(Dialect.V1)
+        async with track(tmp_path, server, endpoints=(endpoint,)) as call:
+            call.hear(speech(range(6)))
+            await call.to_the_end()
+        assert call.words == numbered(range(6))
+        assert endpoint.dialect == "seed"
+        assert len(server.connections) == DIALECT_PROBES + 1
 
 
 @pytest.mark.parametrize("how", ["reset", "1011", "1000", "1012"])

@@ -149,8 +149,19 @@ def test_the_quiet_before_the_first_speech_can_be_skipped() -> None:
     first = cursor
     cursor = listen(mark, 1, peak=9000, start=cursor)
     cursor = listen(mark, 10, start=cursor)
+    assert mark.unanswered == first - LEAD
     mark.skip_quiet(cursor)
     assert mark.offset == first - LEAD
     mark.finalised(12 * SECOND)
     mark.skip_quiet(cursor)
     assert mark.offset == cursor - LEAD
+
+
+def test_loud_audio_that_it_moved_over_is_doubted_until_a_final_after_it() -> None:
+    mark = Watermark()
+    cursor = listen(mark, LOUD_S - 10, start=listen(mark, 5, peak=9000))
+    seen = [mark.doubted]
+    cursor = listen(mark, 20, start=cursor)
+    seen.append(mark.doubted)
+    mark.finalised(cursor)
+    assert [*seen, mark.doubted] == [None, 0, None]
