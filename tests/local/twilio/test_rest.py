@@ -52,7 +52,7 @@ async def streaming(call: SimulatedCall, streams: int = 1) -> None:
 
 
 async def test_a_call_says_what_it_is_doing(bridge: StrictBridge) -> None:
-    async with ringing(bridge) as (call, _, ask):
+    async with ringing(bridge, 2000) as (call, _, ask):
         assert (await ask())[1]["status"] == "queued"
         task = asyncio.create_task(call.run())
         await streaming(call)
@@ -80,7 +80,7 @@ async def test_strangers_learn_nothing(bridge: StrictBridge) -> None:
 
 
 async def test_a_call_can_be_sent_to_another_document(bridge: StrictBridge) -> None:
-    async with ringing(bridge) as (call, _, ask):
+    async with ringing(bridge, 2000) as (call, _, ask):
         task = asyncio.create_task(call.run())
         await streaming(call)
         status, _ = await ask(form={"Url": f"{PUBLIC}/twilio/voice", "Method": "POST"})
@@ -121,7 +121,7 @@ async def test_a_call_without_a_stream_any_more_goes_on_where_people_are_by_then
 
 
 async def test_a_stream_can_be_started_beside_what_the_call_is_doing(bridge: StrictBridge) -> None:
-    async with ringing(bridge) as (call, _, ask):
+    async with ringing(bridge, 2000) as (call, _, ask):
         form = {
             "Url": "wss://bridge.example.com/twilio/media",
             "Name": "again",
