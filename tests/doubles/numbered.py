@@ -25,10 +25,6 @@ VOCABULARY = len(_LEVELS)
 """Word n sounds like word n + VOCABULARY."""
 
 
-WORDS = len(_LEVELS)
-"""Word n and word n + WORDS are the same."""
-
-
 def speech(numbers: range, *, utterance: int = 4) -> bytes:
     """Mu-law of words, with 400 ms of silence after every `utterance` of them."""
     parts = []
@@ -265,7 +261,7 @@ class NumberedWhisper:
         *,
         last: bool = False,
     ) -> None:
-        if words and int(words[0]["word"][1:]) in {number % WORDS for number in self.unheard}:
+        if words and int(words[0]["word"][1:]) in {number % VOCABULARY for number in self.unheard}:
             words = []
         if words and self.before_final is not None:
             await self.before_final(number, connection, socket)

@@ -13,7 +13,7 @@ from bridge.transcript.heard import Heard
 from bridge.whisper.endpoint import Endpoint, Endpoints
 from bridge.whisper.scribe import Listener
 from bridge.whisper.session import Session
-from tests.doubles.numbered import WORDS, NumberedWhisper
+from tests.doubles.numbered import VOCABULARY, NumberedWhisper
 
 
 @dataclass
@@ -107,4 +107,4 @@ async def track(
 
 def numbered(numbers: range) -> list[str]:
     """What a server understands of `speech(numbers)`."""
-    return [f"w{number % WORDS}" for number in numbers]
+    return [f"w{number % VOCABULARY}" for number in numbers]
