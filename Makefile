@@ -10,7 +10,7 @@ INSTALL = $(BIN) -m pip --disable-pip-version-check --quiet install --constraint
 DEMO_EXTRA := $(if $(filter faster-whisper,$(ENGINE)),whisper,local)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format chaos clean
+.PHONY: help demo test lint format chaos bench clean
 .SUFFIXES:
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ format: $(VENV)/.dev  ## put the code into the house's form
 
 chaos: $(VENV)/.dev  ## the fault suites at their full sizes; prints one line each
 	@$(BIN) -m tests.chaos
+
+bench: $(VENV)/.dev  ## what a call costs and how many one processor carries, beside two simpler bridges
+	@$(BIN) -m tests.benchmarks
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

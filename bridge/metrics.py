@@ -8,7 +8,30 @@ DEFECTS = Counter(
     "bridge_defects_total", "Tasks of calls that failed for a reason nobody foresaw; the log has it."
 )
 CALLS = Counter("bridge_calls_total", "Calls ended.", ["reason"])
+REATTACHED = Counter(
+    "bridge_reattach_total",
+    "Calls whose stream was lost: streamed again (streamed), streams that Twilio refused (refused), "
+    "calls given up after the last try (failed).",
+    ["result"],
+)
+FENCED = Counter("bridge_calls_fenced_total", "Calls let go of because another process has them.")
+CALLS_TAKEN = Counter(
+    "bridge_calls_taken_total", "Calls taken over from a node that is dead or has let them go."
+)
+HANDED_OVER = Counter(
+    "bridge_calls_handed_over_total",
+    "Calls that left a draining node, by who has them then: another node (heir) or nobody yet (open).",
+    ["to"],
+)
 VOICE_ANSWERS = Counter("bridge_voice_answers_total", "Answers to POST /twilio/voice.", ["answer"])
+NOT_STREAMED = Counter(
+    "bridge_calls_not_streamed_total", "Calls that went on without a stream, by the reason why.", ["why"]
+)
+CAPACITY_CALLS = Gauge(
+    "bridge_capacity_calls",
+    "Calls that this process takes: server.max_calls, or by the processor time that its calls have cost.",
+)
+STREAMS_SILENT = Gauge("bridge_streams_silent", "Streams that have brought nothing for 10 s.")
 REFUSALS = Counter("bridge_refusals_total", "Requests and streams refused.", ["why"])
 UNCHECKED_TOKENS = Counter(
     "bridge_stream_tokens_unchecked_total", "Streams admitted while the outbox could not note their tokens."

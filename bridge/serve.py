@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import resource
-import signal
 import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from aiohttp import web
 
@@ -17,23 +16,33 @@ from bridge.api.api import api
 from bridge.api.calls import CallRoutes
 from bridge.api.deliveries import Deliveries
 from bridge.api.gate import Gate
+from bridge.api.numbers import NumberRoutes
+from bridge.audio import voice
 from bridge.audio.tick import Tick
-from bridge.call.calls import Calls
+from bridge.audio.voice import Probability
 from bridge.call.journals import Journals
 from bridge.call.memo import our_number
-from bridge.call.recovery import Recovery
+from bridge.call.relay import Relay
 from bridge.call.services import Services
 from bridge.config import Config, WebhookConfig
 from bridge.errors import BridgeError
+from bridge.numbers.call_flows import CallFlows
+from bridge.numbers.numbers import Numbers
 from bridge.outbox.outbox import Outbox, OutboxDown
 from bridge.outbox.retention import retain
 from bridge.outbox.store import outbox_of
 from bridge.server import application
+from bridge.signals import Signals
+from bridge.twilio.addresses import Addresses
+from bridge.twilio.gate import Gate as StreamGate
+from bridge.twilio.live import LiveCalls
 from bridge.twilio.rest import TwilioRest
 from bridge.twilio.routes import TwilioRoutes
+from bridge.twilio.summons import Summons
 from bridge.webhook.delivery import Delivery
 from bridge.webhook.partials import Partials
 from bridge.webhook.target import Targets
+from bridge.whisper.ear import Ear
 from bridge.whisper.endpoint import Endpoints
 
 FINISH_S: Final = 130.0
@@ -45,58 +54,68 @@ HURRY_S: Final = 10.0
 FLUSH_S: Final = 2.0
 """How long the process stays for webhooks that are due; the next one delivers the rest."""
 
+KEEPALIVE_S: Final = 75.0
+"""How long a connection may be idle: aiohttp's hour would let strangers use up the open files. Twilio reconnects."""
+
 READY_S: Final = 2.0
 """An outbox that does not answer within this is not ready; and the longest that `/metrics` waits for its figures."""
 
 _logger = log.get(__name__)
 
 
-class Signals:
-    """What SIGTERM and SIGINT ask for: the first to take no more calls, the second to leave at once."""
+class Address(NamedTuple):
+    """Where a bridge is reached."""
 
-    def __init__(self) -> None:
-        self.stop = asyncio.Event()
-        self.hurry = asyncio.Event()
+    port: int
+    public_url: str
 
-    def __enter__(self) -> Self:
-        """Take the signals over from the interpreter."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._received, number)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(number)
-
-    def _received(self, number: int) -> None:
-        (self.hurry if self.stop.is_set() else self.stop).set()
-        _logger.info("signal", signal=signal.Signals(number).name, hurry=self.hurry.is_set())
+    @classmethod
+    def of(cls, config: Config, listener: socket.socket) -> Self:
+        """That of a bridge which listens there."""
+        port = listener.getsockname()[1]
+        return cls(port, config.server.public_url or f"http://{config.server.host}:{port}")
 
 
 class Bridge:
     """A bridge that listens. Made by `opened`."""
 
-    def __init__(self, config: Config, services: Services, delivery: Delivery, port: int) -> None:
-        self.port = port
-        self.calls = Calls(services)
+    def __init__(
+        self, config: Config, services: Services, delivery: Delivery, live: LiveCalls, address: Address
+    ) -> None:
+        self.port = address.port
+        self.public_url = address.public_url
+        """What Twilio calls it."""
+        gate = StreamGate(config, self.public_url, services.outbox.spend)
+        self.relay = Relay(
+            services,
+            Summons(live, gate, Addresses.of(self.public_url)),
+            lambda about: config.for_number(our_number(about.from_, about.to, about.direction)),
+            shared=config.outbox.shared,
+            possible=live.possible,
+        )
+        self.calls = self.relay.calls
         self.draining = False
         """No more calls are taken."""
         self._config = config
         self._services = services
         self._delivery = delivery
+        self.call_flows = CallFlows(services.outbox)
         self.twilio = TwilioRoutes(
             config,
-            public_url=self._public_url,
+            public_url=self.public_url,
             calls=self.calls,
-            spend=services.outbox.spend,
+            call_flows=self.call_flows,
+            gate=gate,
+            known=services.outbox.known,
+            inherit=self.relay.recovery.inherit,
+            take=self.relay.reaper.take,
             unready=self._unready,
         )
 
-    async def serve(self, listener: socket.socket) -> web.AppRunner:
+    async def serve(self, listener: socket.socket, live: LiveCalls, numbers: Numbers) -> web.AppRunner:
         """Begin to answer requests."""
-        app = application(self.twilio, self._unready_or_down, self._measure, self._operator())
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        app = application(self.twilio, self._unready_or_down, self._measure, self._operator(live, numbers))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=KEEPALIVE_S)
         await runner.setup()
         await web.SockSite(runner, listener).start()
         host = self._config.server.host
@@ -105,7 +124,7 @@ class Bridge:
             host=host,
             port=self.port,
             url=f"http://{host}:{self.port}",
-            public_url=self._public_url,
+            public_url=self.public_url,
             version=__version__,
         )
         return runner
@@ -115,23 +134,24 @@ class Bridge:
         self.draining = True
         deadline_s = self._config.server.drain_deadline_s
         _logger.info("draining", calls=len(self.calls), deadline_s=deadline_s)
-        await self.calls.drain(deadline_s, hurry)
+        await self.relay.drain(deadline_s, hurry)
         await self.calls.finish(FINISH_S, hurry, HURRY_S)
         with contextlib.suppress(TimeoutError, OutboxDown):
             async with asyncio.timeout(FLUSH_S):
                 while await self._services.outbox.next_due() is not None:  # noqa: ASYNC110 - nobody tells when all is sent
                     await asyncio.sleep(FLUSH_S / 100)
 
-    def _operator(self) -> web.Application | None:
+    def _operator(self, live: LiveCalls, numbers: Numbers) -> web.Application | None:
         """The operator's API; none without an admin token."""
         token = self._config.server.admin_token.get_secret_value()
         outbox = self._services.outbox
-        routes = [*Deliveries(outbox, self.calls.erase).routes(), *CallRoutes(outbox).routes()]
+        calls = CallRoutes(outbox, self.calls, self.twilio.console(live, outbox), self.public_url)
+        routes = [
+            *Deliveries(outbox, self.calls.erase).routes(),
+            *calls.routes(),
+            *NumberRoutes(numbers).routes(),
+        ]
         return api(Gate(token), routes) if token else None
-
-    @property
-    def _public_url(self) -> str:
-        return self._config.server.public_url or f"http://{self._config.server.host}:{self.port}"
 
     def _unready(self) -> str:
         return "draining" if self.draining else ""
@@ -152,9 +172,10 @@ class Bridge:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Bridge]:
+async def opened(config: Config, detector: Callable[[], Probability] = voice.load) -> AsyncIterator[Bridge]:
     """A bridge that listens; on leaving, calls that are still live are cut and stay on disk.
 
+    `detector` makes what tells speech from other sounds.
     Raises `BridgeError` when the port, the outbox or the configuration cannot be used.
     """
     config.require_serving()
@@ -163,13 +184,15 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
     with _listener(config) as listener, Journals(config.journal_directory, node) as journals:
         async with (
             _opened(outbox_of(config)) as outbox,
-            TwilioRest(config.twilio) as twilio,
+            TwilioRest(config.twilio) as rest,
             Delivery(outbox, secrets, targets, owner=node) as delivery,
             Partials(secrets, targets) as partials,
         ):
             services = Services(
+                node=node,
                 outbox=outbox,
                 tick=Tick(),
+                ear=Ear(detector),
                 endpoints=Endpoints(),
                 partials=partials,
                 journals=journals,
@@ -177,20 +200,18 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
                 monotonic=time.monotonic,
                 tasks=set(),
             )
-            bridge = Bridge(config, services, delivery, listener.getsockname()[1])
+            address = Address.of(config, listener)
+            live = LiveCalls(rest, Addresses.of(address.public_url))
+            bridge = Bridge(config, services, delivery, live, address)
             keep = {"keep_bodies_h": config.outbox.keep_bodies_h, "keep_rows_d": config.outbox.keep_rows_d}
             chores = [
                 asyncio.create_task(bridge.calls.run()),
+                asyncio.create_task(bridge.twilio.streams.run()),
+                asyncio.create_task(bridge.call_flows.run()),
                 asyncio.create_task(retain(outbox, **keep)),
             ]
-            recovery = Recovery(
-                services,
-                bridge.calls,
-                twilio,
-                lambda about: config.for_number(our_number(about.from_, about.to, about.direction)),
-            )
-            await recovery.begin()
-            runner = await bridge.serve(listener)
+            await bridge.relay.begin()
+            runner = await bridge.serve(listener, live, Numbers(config, outbox, rest))
             try:
                 yield bridge
             finally:
@@ -198,11 +219,12 @@ async def opened(config: Config) -> AsyncIterator[Bridge]:
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
                 bridge.draining = True
-                await recovery.close()
+                await bridge.relay.close()
                 await bridge.calls.abandon()
-                await bridge.twilio.close()
+                await bridge.twilio.streams.close()
                 await runner.cleanup()
                 services.tick.close()
+                services.ear.close()
                 await services.close()
 
 

@@ -46,7 +46,7 @@ def application(
         return web.json_response({"status": "ok"})
 
     async def readyz(_request: web.Request) -> web.Response:
-        reason = await unready()
+        reason = await unready() or ("full" if twilio.streams.full() else "")
         if reason:
             return web.json_response({"status": reason}, status=503, headers={"Retry-After": "5"})
         return web.json_response({"status": "ready"})

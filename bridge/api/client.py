@@ -23,6 +23,9 @@ CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0
 """Longer than the API waits for the outbox, so that its own sentence arrives."""
 
+NO_ROUTE: Final = f"{HTTPStatus.NOT_FOUND.description}."
+"""What the API says of a route that it does not have, as against a thing that it does not know."""
+
 _T = TypeVar("_T")
 
 
@@ -120,7 +123,7 @@ class Client:
                 f"the bridge at {self._url} refuses the admin token: "
                 "server.admin_token must be the one that it was started with"
             )
-        if status == HTTPStatus.NOT_FOUND:
+        if status == HTTPStatus.NOT_FOUND and told.get("error", NO_ROUTE) == NO_ROUTE:
             raise BridgeError(
                 f"there is no operator's API at {self._url}: the bridge was started with an empty "
                 "server.admin_token, or this is not a bridge"
@@ -128,6 +131,8 @@ class Client:
         sentence = str(told.get("error", "that is no answer of a bridge"))[:500]
         if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
             raise UsageError(sentence)
+        if status in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:  # of what was asked after
+            raise BridgeError(sentence)
         raise BridgeError(f"the bridge at {self._url} answers {status}: {sentence}")
 
 

@@ -89,6 +89,18 @@ def read(directory: Path, limit: int = LIMIT) -> Remains:
     return found
 
 
+def cut(directory: Path, clock: int) -> None:
+    """Remove what lies at `clock` (samples on the call's clock) or later. Raises `OSError`."""
+    found = read(directory)
+    end = found.seams.offset(clock)
+    if end >= found.end:
+        return
+    for segment in list(_segments(directory)):
+        if segment * SEGMENT >= end:
+            (directory / name(segment)).unlink()
+    (directory / "end").write_bytes(ENDS.pack(end, min(end, found.received)))
+
+
 def _segments(directory: Path) -> Iterator[int]:
     """Never a list: somebody may have put a million files there."""
     with os.scandir(directory) as entries:

@@ -4,6 +4,7 @@ Between two seams both advance together. There is a seam at a track's first samp
 missing, and one where Twilio's timestamps and the silence that was added for a pause do not agree.
 """
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Self
@@ -62,6 +63,13 @@ class Seams:
             index = bisect_right(self._seams, offset, key=_offset) - 1
             seam = self._seams[max(index, 0)]
         return seam.clock + offset - seam.offset
+
+    def offset(self, clock: int) -> int:
+        """The first offset that lies at `clock` on the call's clock, or later."""
+        for seam, following in itertools.pairwise(self._seams):
+            if clock < seam.clock + following.offset - seam.offset:
+                return seam.offset + max(0, clock - seam.clock)
+        return self._last.offset + max(0, clock - self._last.clock)
 
     @property
     def gaps(self) -> list[Seam]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from bridge import events, log, metrics
 from bridge.call.call import Adopted, Call
+from bridge.call.lifeline import Lifelines
 from bridge.call.memo import About
 from bridge.call.services import Services
 from bridge.config import NumberSettings
@@ -24,13 +25,12 @@ _logger = log.get(__name__)
 class Calls:
     """Starts calls, finds them by id, and ends them. `run` is its task."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, lifelines: Lifelines) -> None:
         self._services = services
+        self._lifelines = lifelines
         self._calls: dict[str, Call] = {}
         self._ended: dict[str, None] = {}  # a set that forgets its oldest
         self._expected: dict[str, asyncio.Event] = {}
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -45,7 +45,7 @@ class Calls:
     def has_ended(self, call_sid: str) -> bool:
         """Whether the call has been transcribed to its end: its `call.ended` is, or will be, its last event."""
         call = self._calls.get(call_sid)
-        return call.ending if call else call_sid in self._ended
+        return call.over if call else call_sid in self._ended
 
     def start(
         self,
@@ -54,20 +54,20 @@ class Calls:
         stream_sid: str,
         tracks: list[events.Track],
         *,
-        hang_up: Callable[[], None],
+        hang_up: Callable[[int], None],
         at: float,
     ) -> Call:
         """The call that a stream belongs to which started `at`: a new one, or the live one, which it then takes over."""
         call = self._calls.get(about.call_sid)
         if call is None:
-            call = Call(about, settings, self._services)
+            call = Call(about, settings, self._services, self._lifelines)
             self._keep(call)
         call.stream(stream_sid, tracks, hang_up=hang_up, at=at)
         return call
 
     def adopt(self, adopted: Adopted, settings: NumberSettings) -> Call:
         """A call that an earlier process had; a stream may come and go on with it."""
-        call = Call(adopted.memo.about, settings, self._services, adopted)
+        call = Call(adopted.memo.about, settings, self._services, self._lifelines, adopted)
         self._keep(call)
         return call
 
@@ -78,6 +78,10 @@ class Calls:
     def arrived(self, call_sid: str) -> None:
         """Say that an expected call is adopted, or will not be."""
         self._expected.pop(call_sid).set()
+
+    def is_expected(self, call_sid: str) -> bool:
+        """Whether the call may be adopted soon."""
+        return call_sid in self._expected
 
     async def expected(self, call_sid: str) -> None:
         """Wait until it is known whether the call is an adopted one."""
@@ -106,14 +110,11 @@ class Calls:
                 call.idle(now)
 
     async def drain(self, deadline_s: float, hurry: asyncio.Event) -> None:
-        """Wait until all calls are over; end those that go on past the deadline or when `hurry` is set.
+        """Wait until all calls are over, the deadline has come, or `hurry` is set.
 
-        A call that waits for a stream goes on with the next process.
+        A call without a stream is not waited for: it goes on with another process.
         """
         await self._wait(deadline_s, hurry)
-        for call in self:
-            if not call.waiting:
-                call.end("drained")
 
     async def finish(self, timeout_s: float, hurry: asyncio.Event, hurry_s: float) -> None:
         """Wait for calls that are ending, `hurry_s` from when `hurry` is set; then abandon them."""
@@ -125,8 +126,9 @@ class Calls:
         """End every call now; audio that is not finalised stays on disk."""
         if self._calls:
             _logger.warning("calls_abandoned", calls=len(self._calls))
+        while self._calls:  # one may have been taken over meanwhile
             await asyncio.gather(*(call.abandon() for call in self))
-            await self._empty.wait()
+            await asyncio.sleep(0)
 
     async def _wait(self, timeout_s: float, hurry: asyncio.Event) -> None:
         """Until every call has its `call.ended`, `hurry` is set, or the time is up."""
@@ -137,21 +139,22 @@ class Calls:
                     await asyncio.sleep(LOOK_AFTER_S / 4)
 
     def _keep(self, call: Call) -> None:
+        if older := self._calls.get(call.about.call_sid):
+            older.lose()  # the new one has a newer lease
         self._calls[call.about.call_sid] = call
-        self._empty.clear()
         metrics.CALLS_LIVE.inc()
         self._services.spawn(self._forget_when_done(call))
 
     async def _forget_when_done(self, call: Call) -> None:
         await call.done.wait()
         call_sid = call.about.call_sid
-        del self._calls[call_sid]
+        if self._calls.get(call_sid) is call:  # else it has come back meanwhile
+            del self._calls[call_sid]
         metrics.CALLS_LIVE.dec()
-        self._ended[call_sid] = None
+        if call.over:
+            self._ended[call_sid] = None
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
-        if not self._calls:
-            self._empty.set()
         if call.erased:
             try:
                 await self.erase(call_sid)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from bridge import events, log, metrics
+from bridge.audio import remains
 from bridge.audio.journal import Journal
 from bridge.errors import BridgeError, ConfigError
 from bridge.twilio.media import CALL_SID
@@ -68,6 +69,14 @@ class Folder:
             return (self.path / MEMO).read_bytes()
         except FileNotFoundError:
             return b""
+
+    def begin(self, track: events.Track) -> int:
+        """Where a track's journal begins on the call's clock, in samples. Blocks. Raises `OSError`."""
+        return remains.read(self.path / track).seams.clock(0)
+
+    def cut(self, track: events.Track, clock: int) -> None:
+        """Forget what a track's journal has from `clock` on, in samples of the call. Blocks. Raises `OSError`."""
+        remains.cut(self.path / track, clock)
 
     def discard(self) -> None:
         """Remove all of it. Blocks. Raises `BridgeError`."""
@@ -128,6 +137,16 @@ class Journals:
         """A new folder for a call; it is made when something is put into it."""
         return Folder(self._own / f"{call_sid}.{secrets.token_hex(8)}")
 
+    def own(self) -> list[Folder]:
+        """What lies in this process's directory, of live calls and of others. Blocks, though not for long."""
+        if self._lock is None:
+            return []
+        try:
+            return [Folder(path) for path in sorted(self._own.iterdir()) if _is_call(path)]
+        except OSError as error:
+            _refused(self._own, error)
+            return []
+
     def adopt(self) -> list[Folder]:
         """Take over the calls of processes that are no more. Blocks, though not for long: nothing is read."""
         if self._lock is None:
@@ -160,7 +179,7 @@ class Journals:
         try:
             for path in sorted(node.iterdir()):
                 try:
-                    if CALL_SID.fullmatch(path.name.partition(".")[0]) and path.is_dir():
+                    if _is_call(path):
                         yield Folder(path.rename(self._own / path.name))
                 except OSError as error:
                     _refused(path, error)
@@ -178,6 +197,10 @@ def boot() -> str:
         return BOOT.read_text().strip()
     except OSError:
         return ""
+
+
+def _is_call(path: Path) -> bool:
+    return bool(CALL_SID.fullmatch(path.name.partition(".")[0])) and path.is_dir()
 
 
 def _locked(directory: Path) -> int:

@@ -1,12 +1,17 @@
 """One side of a call on its way to text: its track, and the session that transcribes it."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from bridge.audio import mulaw
 from bridge.audio.upsample import FRAME
 from bridge.call.track import Track
 from bridge.whisper.session import Session
+
+BEGINS: Final = ".begins"
+"""Ends the name of a watermark that says where a journal begins on the call's clock."""
 
 
 class Gap(NamedTuple):
@@ -29,6 +34,10 @@ class Leg:
     session: Session
     key: str
     """Of its watermark in the outbox."""
+    continued: bool = False
+    """Another process had the call before, whose audio is not here."""
+    noted: int = 0
+    """How far it was last said to be settled without anything being told."""
     task: asyncio.Task[None] = field(init=False, repr=False)
 
     def told_key(self, reason: str) -> str:
@@ -38,10 +47,23 @@ class Leg:
         """
         return f"{self.key}.{'unreadable' if reason == 'journal_unreadable' else 'gaps'}"
 
+    def settled(self, offset: int) -> dict[str, int]:
+        """The watermarks that say so of everything before an offset: here, and for a process without this journal.
+
+        The second one has the bare name of the track. It lies on the call's clock, the same on every machine.
+        A third says where this journal begins: the one before it is of no use from there on.
+        """
+        journal = self.track.journal
+        found = {self.key: offset, self.track.name: journal.clock(offset)}
+        if self.continued:
+            found[f"{self.key}{BEGINS}"] = journal.clock(0)
+        return found
+
     @property
-    def behind(self) -> bool:
-        """Whether audio waits to be sent to Whisper."""
-        return not self.task.done() and self.session.cursor + FRAME <= self.track.journal.end
+    def behind_s(self) -> float:
+        """Seconds of audio that wait to be sent to Whisper; less than a frame cannot be."""
+        waiting = 0 if self.task.done() else self.track.journal.end - self.session.cursor
+        return waiting / mulaw.SAMPLE_RATE if waiting >= FRAME else 0.0
 
     @property
     def succeeded(self) -> bool:
@@ -64,6 +86,16 @@ class Leg:
                 start = journal.clock(max(begin, settled))
                 found.append(Gap(end, start, journal.clock(end - 1) + 1, "journal_unreadable"))
         return sorted(found)
+
+
+def follower(watermarks: Mapping[str, int], track: str, begin: int) -> int | None:
+    """Where the journal of the next process begins, after one of this track that begins at `begin`; None without."""
+    later = [
+        position
+        for key, position in watermarks.items()
+        if key.startswith(f"{track}.") and key.endswith(BEGINS) and position > begin
+    ]
+    return min(later, default=None)
 
 
 def watermark_key(track: str, journal_id: str) -> str:

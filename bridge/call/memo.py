@@ -44,6 +44,8 @@ class Memo:
     """Why the call ends, once it does."""
     ended_at: float | None = None
     """When it ended by Twilio's word, in seconds since 1970, if no process had it then."""
+    continued: bool = False
+    """Another process had the call before, whose audio is not here."""
     boot: str = ""
     """The machine's run in which `began_monotonic` means something; empty if that is not known."""
     began_monotonic: float = 0.0
@@ -53,6 +55,15 @@ class Memo:
     def of(cls, about: About, settings: NumberSettings) -> Self:
         """The memo of a call that begins."""
         return cls(about, settings.webhook.url, "", [], settings.twilio.mode)
+
+    def began(self, now: float, wall: float, boot: str) -> float:
+        """Where the call's clock is 0, in seconds on this machine's monotonic clock; `began_at` must be known.
+
+        The wall clock may have been set since: it counts only if the machine was started anew, or is another one.
+        """
+        if self.boot and self.boot == boot and self.began_monotonic <= now:
+            return self.began_monotonic
+        return now - (wall - (self.began_at or 0.0))
 
     def encode(self) -> bytes:
         """As JSON."""

@@ -1,6 +1,6 @@
 """The minutes of a call: everything that is told of it, in the order in which it was said, and each once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from bridge import events, log, metrics
@@ -10,7 +10,8 @@ from bridge.call.memo import Memo
 from bridge.call.publisher import Publisher, Taken, take_over
 from bridge.call.services import Services
 from bridge.config import NumberSettings
-from bridge.outbox.outbox import Fenced, Line
+from bridge.outbox.lease import Fenced
+from bridge.outbox.outbox import Line
 from bridge.transcript.heard import Heard
 from bridge.transcript.trust import Trust
 
@@ -58,6 +59,11 @@ class Minutes:
         """Store what is told, for ever. Raises `Fenced` and `Erased`."""
         await self._publisher.run()
 
+    @property
+    def owned(self) -> bool:
+        """Whether the outbox has the call as this process's, and open."""
+        return self._taken is not None and not self.over
+
     def stored(self, key: str) -> int:
         """A watermark as it was when the call was taken over."""
         return self._stored.get(key, 0)
@@ -69,6 +75,14 @@ class Minutes:
     def started(self, tracks: list[events.Track]) -> None:
         """The call is streamed; told by its first process only."""
         self._publisher.post(events.CallStarted, events.CallStartedData, tracks=tracks)
+
+    def note(self) -> None:
+        """Have whoever takes the call over know what is known of it now."""
+        self._publisher.note(self._memo().encode())
+
+    def settle(self, leg: Leg, offset: int) -> None:
+        """Say that the audio before an offset is settled, though there is nothing to tell of it."""
+        self._publisher.move(leg.settled(offset))
 
     def digit(self, digit: str) -> None:
         """The caller pressed a key."""
@@ -83,14 +97,14 @@ class Minutes:
         if unwanted := self._trust.against(heard):
             metrics.FINALS_DROPPED.labels(unwanted).inc()
             self._logger.info("final_dropped", track=name, start_ms=said["start_ms"], reason=unwanted)
-            await self._publisher.settle({leg.key: settled})
+            await self._publisher.settle(leg.settled(settled))
             return
         event = events.TranscriptLate if self.over else events.TranscriptFinal
         line = Line(0, name, said["start_ms"], said["end_ms"], heard.text)
         # Before it is stored: `call.ended` is stored after it, and must have it.
         self.lines.append(_transcript_line(line))
         await self._publisher.publish(
-            event, events.TranscriptFinalData, watermarks={leg.key: settled}, line=line, **said
+            event, events.TranscriptFinalData, watermarks=leg.settled(settled), line=line, **said
         )
         metrics.FINALS.labels(name).inc()
 
@@ -110,7 +124,7 @@ class Minutes:
     def gap(self, leg: Leg, gap: Gap) -> None:
         """Audio is missing. The same transaction stores how far gaps were told, or that the audio is settled."""
         key = leg.key if gap.settles else leg.told_key(gap.reason)
-        if gap.offset <= self.stored(key):
+        if gap.offset <= self._stored.get(key, -1):
             return  # told by an earlier process
         name, start_ms, end_ms = leg.track.name, milliseconds(gap.start), milliseconds(gap.end)
         metrics.GAP_SECONDS.labels(gap.reason).inc((end_ms - start_ms) / 1000)
@@ -119,7 +133,9 @@ class Minutes:
         )
         if self.over:  # `call.ended` said that it was not complete
             return
-        journal = leg.track.journal
+        journal, watermarks = leg.track.journal, {key: gap.offset}
+        if gap.settles or gap.offset <= leg.session.watermark.offset:  # nothing before it is still to come
+            watermarks |= leg.settled(gap.offset) | {key: gap.offset, name: gap.end}
         journal.untold += 1
 
         def told(_: object) -> None:
@@ -128,7 +144,7 @@ class Minutes:
         stored = self._publisher.post(
             events.TranscriptGap,
             events.TranscriptGapData,
-            watermarks={key: gap.offset},
+            watermarks=watermarks,
             track=name,
             start_ms=start_ms,
             end_ms=end_ms,
@@ -154,11 +170,28 @@ class Minutes:
             "call_ended", reason=reason, duration_ms=duration_ms, complete=complete, finals=len(self.lines)
         )
 
+    async def release(self) -> None:
+        """All is told: whoever has other audio of the call may tell what that says. Raises `OutboxDown`."""
+        if self._taken is not None:
+            await self._services.outbox.let_go(self._taken.lease)
+
+    async def let_go(self, positions: Mapping[str, int]) -> None:
+        """Give the call up without an end, once all is stored; tracks are settled up to these positions.
+
+        Raises `OutboxDown`, `Fenced` and `Erased`.
+        """
+        await self._publisher.settle(positions)  # waits until the call is taken over, too
+        await self._services.outbox.let_go((await self._take_over()).lease)
+
     async def _take_over(self) -> Taken:
         if self._taken is None:
             memo = self._memo()
             self._taken = await take_over(
-                self._services.outbox, memo.about.call_sid, self._owner, memo.encode()
+                self._services.outbox,
+                memo.about.call_sid,
+                self._owner,
+                memo.encode(),
+                node=self._services.node,
             )
             if self._taken.lease.ended:
                 raise Fenced(f"{memo.about.call_sid} has its call.ended already")

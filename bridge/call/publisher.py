@@ -1,13 +1,15 @@
 """The one writer of a call's events: numbers them, and stores them in the order in which they were said."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from bridge import events, log, metrics
-from bridge.outbox.outbox import CallLease, Erased, Line, Outbox, OutboxDown, Outgoing
+from bridge.outbox.lease import CallLease, Erased
+from bridge.outbox.outbox import Line, Outbox, OutboxDown, Outgoing
 
 QUEUE: Final = 1000
 """Events of one call that may wait for the outbox. When full, finals wait with Whisper; gaps and digits are dropped."""
@@ -40,16 +42,23 @@ class Taken:
     lines: list[Line]
 
 
-async def take_over(outbox: Outbox, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> Taken:
-    """Take a call over, as soon as the outbox can. Raises `Fenced` and `Erased`."""
+async def take_over(
+    outbox: Outbox, call_sid: str, owner: str, meta: bytes, *, node: str, only_from: str | None = None
+) -> Taken:
+    """Take a call over for `node`, as soon as the outbox can. Raises `Fenced` and `Erased`."""
 
     async def taken() -> Taken:
-        lease = await outbox.own_call(call_sid, owner, meta, only_from=only_from)
-        if lease.erased:
-            raise Erased(f"{call_sid} was erased")
-        return Taken(lease, await outbox.transcript(call_sid) if lease.epoch > 1 else [])
+        lease = await outbox.own_call(call_sid, owner, meta, node=node, only_from=only_from)
+        return await taken_with(outbox, lease)
 
     return await persistently(taken, call_sid)
+
+
+async def taken_with(outbox: Outbox, lease: CallLease) -> Taken:
+    """What was said in a call that was taken over. Raises `Erased` and `OutboxDown`."""
+    if lease.erased:
+        raise Erased(f"{lease.call_sid} was erased")
+    return Taken(lease, await outbox.transcript(lease.call_sid) if lease.epoch > 1 else [])
 
 
 class Publisher:
@@ -73,7 +82,7 @@ class Publisher:
         self._take_over = take_over
         self._about = about  # the fields that every event of the call has
         self._clock = clock
-        self._queue: asyncio.Queue[_Pending] = asyncio.Queue(QUEUE)
+        self._queue: asyncio.Queue[_Pending | bytes] = asyncio.Queue(QUEUE)
         self._sequence = 0
         self._lines = 0
 
@@ -109,10 +118,19 @@ class Publisher:
         """
         await self._put(_Pending(event, data, fields, watermarks or {}, line, self._clock()))
 
+    def note(self, meta: bytes) -> None:
+        """Queue what is said of the call for whoever takes it over."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait(meta)
+
+    def move(self, watermarks: Mapping[str, int]) -> None:
+        """Queue a move of watermarks over audio of which nothing is told; without effect when the queue is full."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait(self._silent(watermarks))
+
     async def settle(self, watermarks: Mapping[str, int]) -> None:
         """Move watermarks over audio of which nothing is told; returns when that is durable."""
-        final = events.TranscriptFinal, events.TranscriptFinalData
-        await self._put(_Pending(*final, None, watermarks, None, self._clock()))
+        await self._put(self._silent(watermarks))
 
     async def run(self) -> None:
         """Take the call over, then store what is queued, for ever. Raises `Fenced` and `Erased`."""
@@ -121,6 +139,10 @@ class Publisher:
         self._lines = taken.lines[-1].number if taken.lines else 0
         while True:
             pending = await self._queue.get()
+            if isinstance(pending, bytes):
+                noted = functools.partial(self._outbox.note, taken.lease, pending)
+                await persistently(noted, self._call_sid)
+                continue
             if pending.event is events.CallStarted and self._sequence > 1:
                 continue  # an earlier process has told
             outgoing = self._number(pending)
@@ -140,6 +162,10 @@ class Publisher:
     async def _put(self, pending: _Pending) -> None:
         await self._queue.put(pending)
         await pending.stored
+
+    def _silent(self, watermarks: Mapping[str, int]) -> _Pending:
+        final = events.TranscriptFinal, events.TranscriptFinalData
+        return _Pending(*final, None, watermarks, None, self._clock())
 
     def _number(self, pending: _Pending) -> list[Outgoing]:
         kind = _type(pending.event)

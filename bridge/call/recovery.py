@@ -1,22 +1,27 @@
-"""Goes on with the calls that an earlier process left: transcribes the rest, and finds out what became of them."""
+"""Takes over the calls that another process had: from its audio, from what the outbox knows, or as its heir."""
 
 import asyncio
 import dataclasses
 import itertools
-from collections import defaultdict
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from collections import Counter, defaultdict
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
 
 from bridge import log, metrics
 from bridge.call.call import Adopted, Call
 from bridge.call.calls import Calls
 from bridge.call.journals import Folder, discard
+from bridge.call.leg import follower
 from bridge.call.memo import About, Memo
-from bridge.call.publisher import take_over
+from bridge.call.publisher import Taken, persistently, take_over, taken_with
 from bridge.call.services import Services
 from bridge.config import NumberSettings
-from bridge.outbox.outbox import Erased, Fenced
-from bridge.twilio.rest import Fate, RestFailed
+from bridge.outbox.lease import Erased, Fenced
+from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.ownership import Known
+
+SILENT_S: Final = 10.0
+"""A node that has said nothing for so long is taken for dead."""
 
 TAKING: Final = 50
 """Calls that are taken over in the outbox at a time."""
@@ -27,38 +32,35 @@ TRANSCRIBING: Final = 50
 READY_S: Final = 10.0
 """How long the start waits until all are taken over: milliseconds each, unless the outbox is down."""
 
-ALONE_S: Final = 60.0
-"""How long a call is kept open without a stream, and without a word from Twilio."""
-
-ASK_FIRST_S: Final = 2.0
-ASK_LAST_S: Final = 30.0
-"""Between two questions about a call that goes on."""
-
 LOOK_S: Final = 0.2
 """How often a call is looked at that catches up."""
 
-LOST: Final = "bridge_lost"
-"""The `reason` of a call that ended while no process had it, or of which nothing can be learned."""
+SEARCH_S: Final = 2.0
+"""How often audio is looked for that a process beside this one left."""
+
+AGAIN: Final = 15
+"""Every so many searches, audio is tried again that could not be used before."""
+
+ADOPTIONS: Final = 5
+"""How often one process tries to go on with the same audio: a defect must not go on for ever."""
+
+KNOWN_S: Final = 2.0
+"""How long the outbox may take to say whether a new call is a new one."""
+
+INHERIT_S: Final = 0.25
+"""How often an heir asks whether the call is his."""
 
 _logger = log.get(__name__)
 
 
-class Twilio(Protocol):
-    """Who knows what became of a call."""
-
-    async def fate(self, call_sid: str) -> Fate:
-        """Raises `RestFailed`."""
-
-
 class Recovery:
-    """Adopts calls, and sees each through. `settings` gives those that hold for a call."""
+    """Adopts calls, and has them transcribed. `settings` gives those that hold for a call. `run` is its task."""
 
-    def __init__(
-        self, services: Services, calls: Calls, twilio: Twilio, settings: Callable[[About], NumberSettings]
-    ) -> None:
+    def __init__(self, services: Services, calls: Calls, settings: Callable[[About], NumberSettings]) -> None:
+        self.taking = True
+        """Whether audio of other processes is looked for; this process may be about to end."""
         self._services = services
         self._calls = calls
-        self._twilio = twilio
         self._settings = settings
         self._taking = asyncio.Semaphore(TAKING)
         self._opening = asyncio.Lock()
@@ -66,23 +68,91 @@ class Recovery:
             lambda: asyncio.Semaphore(TRANSCRIBING)
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: set[str] = set()  # calls of which a folder is being looked at
+        self._adopted: Counter[str] = Counter()  # how often each folder was
 
     async def begin(self) -> None:
         """Take the calls over, and see to them in the background; a stream that comes back finds its call."""
-        folders = sorted(await asyncio.to_thread(self._services.journals.adopt), key=_call_sid)
+        folders = await asyncio.to_thread(self._services.journals.adopt)
         if not folders:
             return
-        groups = {call_sid: list(group) for call_sid, group in itertools.groupby(folders, key=_call_sid)}
-        self._calls.expect(groups)
-        taken = [self._spawn(self._adopt(*group)) for group in groups.items()]
+        taken = self._adopt_all(folders)
         _, late = await asyncio.wait(taken, timeout=READY_S)
-        _logger.info("calls_adopted", calls=len(groups) - len(late), waiting=len(late))
+        _logger.info("calls_adopted", calls=len(taken) - len(late), waiting=len(late))
+
+    async def run(self) -> None:
+        """Look for audio of processes that die beside this one, and for some that can be used at last, for ever."""
+        for search in itertools.count(1):
+            await asyncio.sleep(SEARCH_S)
+            if not self.taking:
+                continue
+            self._adopt_all(await asyncio.to_thread(self._services.journals.adopt))
+            if search % AGAIN == 0:
+                self._try_again(await asyncio.to_thread(self._services.journals.own))
 
     async def close(self) -> None:
-        """Leave what is not finished to the next process."""
+        """Take no more calls, and leave what is not finished to the next process."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def take(self, known: Known) -> None:
+        """Take a call over of which there is no audio here, from a dead owner or from none.
+
+        Raises `Fenced` if somebody else was faster, and `OutboxDown`.
+        """
+        folder, outbox = self._services.journals.folder(known.call_sid), self._services.outbox
+        node = self._services.node
+        lease = await outbox.own_call(known.call_sid, folder.id, b"", node=node, only_from=known.owner)
+        memo = Memo.decode(lease.meta)
+        if memo is None:  # nobody can tell anything of it
+            await outbox.publish(lease, [], {}, ended=True)
+            return
+        taken = await taken_with(outbox, lease)
+        await self._go_on(Adopted(folder, dataclasses.replace(memo, continued=True), taken))
+
+    async def inherit(self, about: About, *, again: bool) -> bool:
+        """Take a call over whose stream has come here, as soon as nobody else is at work on it.
+
+        Returns when the call is one of ours, or a new one; False if it has ended. To be bounded by the caller. Only
+        one that was streamed `again` waits for an outbox that is down.
+        """
+        outbox, call_sid = self._services.outbox, about.call_sid
+        if self._is_ours(call_sid):
+            return True
+        try:
+            async with asyncio.timeout(None if again else KNOWN_S):
+                known = await persistently(lambda: outbox.known(call_sid), call_sid)
+        except TimeoutError:
+            known = None
+        if known is None or known.ended or known.erased:
+            return known is None
+        folder = self._services.journals.folder(call_sid)
+        while not self._is_ours(call_sid):
+            try:
+                lease = await outbox.inherit(
+                    call_sid, folder.id, known.meta, node=self._services.node, silent_s=SILENT_S
+                )
+            except OutboxDown:
+                lease = None
+            if lease is not None:
+                break
+            await asyncio.sleep(INHERIT_S)
+        else:
+            return True
+        if lease.ended:
+            return False
+        taken = await persistently(lambda: taken_with(outbox, lease), call_sid)
+        memo = Memo.decode(lease.meta) or Memo.of(about, self._settings(about))
+        await self._go_on(Adopted(folder, dataclasses.replace(memo, continued=True), taken))
+        return True
+
+    def _is_free(self, call_sid: str) -> bool:
+        return self._calls.get(call_sid) is None and not self._calls.is_expected(call_sid)
+
+    def _is_ours(self, call_sid: str) -> bool:
+        call = self._calls.get(call_sid)
+        return call is not None and not call.leaving
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -96,6 +166,20 @@ class Recovery:
             metrics.DEFECTS.inc()
             _logger.error("recovery_failed", exc_info=defect)
 
+    def _adopt_all(self, folders: Iterable[Folder]) -> list[asyncio.Task[None]]:
+        """Adopt calls; those that are live here, or are being adopted, have this audio looked at later."""
+        groups = itertools.groupby(sorted(folders, key=_call_sid), key=_call_sid)
+        found = {call_sid: list(group) for call_sid, group in groups if self._is_free(call_sid)}
+        self._calls.expect(found)
+        return [self._spawn(self._adopt(*group)) for group in found.items()]
+
+    def _try_again(self, folders: Iterable[Folder]) -> None:
+        """Look once more at audio that belongs to no call here: of each call at one folder at a time."""
+        last = sorted(folders, key=lambda folder: -self._adopted[folder.id])  # the one least tried
+        for call_sid, folder in {folder.call_sid: folder for folder in last}.items():
+            if call_sid not in self._busy and self._is_free(call_sid):
+                self._spawn(self._take(folder))
+
     async def _adopt(self, call_sid: str, folders: list[Folder]) -> None:
         """Adopt one call. It has one folder; several only if several processes had it, and then one counts."""
         try:
@@ -106,34 +190,71 @@ class Recovery:
             self._calls.arrived(call_sid)
 
     async def _take(self, folder: Folder) -> None:
+        self._busy.add(folder.call_sid)
         try:
             memo = Memo.decode(await asyncio.to_thread(folder.read))
-        except OSError as error:
+            if self._adopted[folder.id] < ADOPTIONS:
+                await self._take_with(folder, memo)
+        except OSError as error:  # it may be had later
             _logger.error("memo_unopened", call_sid=folder.call_sid, error=error.strerror or str(error))
-            return  # the next process may be able to
-        outbox = self._services.outbox
+        except Erased:
+            await self._discard(folder, "erased")
+        except Fenced:
+            return  # somebody else was faster
+        finally:
+            self._busy.discard(folder.call_sid)
+
+    async def _take_with(self, folder: Folder, memo: Memo | None) -> None:
+        outbox, node = self._services.outbox, self._services.node
+        meta = memo.encode() if memo else b""
         try:
-            taken = await take_over(
-                outbox, folder.call_sid, folder.id, memo.encode() if memo else b"", only_from=folder.id
-            )
-            memo = memo or Memo.decode(taken.lease.meta)
-            if memo is None:
-                await outbox.publish(taken.lease, [], {}, ended=True)
+            taken = await take_over(outbox, folder.call_sid, folder.id, meta, node=node, only_from=folder.id)
         except Fenced as fenced:
-            why = "erased" if isinstance(fenced, Erased) else "another process has the call"
-            await self._discard(folder, why)
-            return
+            if isinstance(fenced, Erased):
+                raise
+            late = await self._late(folder)
+            if late is None:
+                return
+            taken = late
+        memo = memo or Memo.decode(taken.lease.meta)
         if memo is None:
+            await persistently(lambda: outbox.publish(taken.lease, [], {}, ended=True), folder.call_sid)
             await self._discard(folder, "nothing is known of the call but its audio")
             return
+        self._adopted[folder.id] += 1
+        await self._go_on(Adopted(folder, memo, taken))
+
+    async def _late(self, folder: Folder) -> Taken | None:
+        """The right to tell what audio says that another process went on without; None before the call's end."""
+        outbox, call_sid = self._services.outbox, folder.call_sid
+        known = await persistently(lambda: outbox.known(call_sid), call_sid)
+        if known is None:
+            await self._discard(folder, "the call is past its time")
+            return None
+        if known.erased:
+            raise Erased(f"{call_sid} was erased")
+        if not known.ended or (known.owner and known.silent_s < SILENT_S):
+            _logger.info("journal_kept", call_sid=call_sid, reason="another process has the call")
+            return None
+        node = self._services.node
+        taken = await take_over(outbox, call_sid, folder.id, b"", node=node, only_from=known.owner)
+        for track in folder.tracks():
+            begin = await asyncio.to_thread(folder.begin, track)
+            until = follower(taken.lease.watermarks, track, begin)
+            if until is not None:
+                await asyncio.to_thread(folder.cut, track, until)
+        return taken
+
+    async def _go_on(self, adopted: Adopted) -> None:
+        memo = adopted.memo
         settings = self._settings(memo.about)
         webhook = settings.webhook.model_copy(update={"url": memo.endpoint})
-        settings = dataclasses.replace(settings, webhook=webhook)
+        twilio = settings.twilio.model_copy(update={"mode": memo.mode})
+        settings = dataclasses.replace(settings, webhook=webhook, twilio=twilio)
         async with self._opening:  # one in a turn of the loop: files are opened, and live calls go on
-            call = self._calls.adopt(Adopted(folder, memo, taken), settings)
+            call = self._calls.adopt(adopted, settings)
             await asyncio.sleep(0)
         self._spawn(self._catch_up(call, self._turns[settings.whisper.endpoint_url]))
-        self._spawn(self._see_through(call))
 
     async def _discard(self, folder: Folder, why: str) -> None:
         _logger.warning("journal_discarded", call_sid=folder.call_sid, reason=why)
@@ -143,30 +264,8 @@ class Recovery:
         """Have what is left transcribed, when it is the call's turn."""
         async with turn:
             call.transcribe()
-            while call.behind:  # noqa: ASYNC110 - nobody tells when a session has sent all
+            while call.behind_s:  # noqa: ASYNC110 - nobody tells when a session has sent all
                 await asyncio.sleep(LOOK_S)
-
-    async def _see_through(self, call: Call) -> None:
-        """Keep a call open until a stream carries it again, or until it is known to be over."""
-        logger = _logger.bind(call_sid=call.about.call_sid)
-        if call.memo.reason:
-            call.give_up(call.memo.reason, call.memo.ended_at)
-        pause_s, heard_at, said = ASK_FIRST_S, self._services.monotonic(), ""
-        while call.waiting:
-            try:
-                fate = await self._twilio.fate(call.about.call_sid)
-            except RestFailed as error:
-                if said != (said := str(error)):
-                    logger.warning("call_fate_unknown", error=said)
-                if self._services.monotonic() - heard_at >= ALONE_S:
-                    call.give_up(LOST)
-            else:
-                heard_at = self._services.monotonic()
-                if fate.over:
-                    call.give_up(LOST, fate.ended_at)
-                # Else it goes on without us: a stream could be started from here.
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, ASK_LAST_S)
 
 
 def _call_sid(folder: Folder) -> str:

@@ -9,6 +9,7 @@ from bridge.audio.tick import Tick
 from bridge.call.journals import Journals
 from bridge.outbox.outbox import Outbox
 from bridge.webhook.partials import Partials
+from bridge.whisper.ear import Ear
 from bridge.whisper.endpoint import Endpoints
 
 
@@ -16,8 +17,11 @@ from bridge.whisper.endpoint import Endpoints
 class Services:
     """The parts of the process that calls work with."""
 
+    node: str
+    """This process, as the outbox knows it: one life of it."""
     outbox: Outbox
     tick: Tick
+    ear: Ear
     endpoints: Endpoints
     partials: Partials
     journals: Journals

@@ -7,6 +7,7 @@ from bridge import events, metrics
 from bridge.audio import mulaw
 from bridge.audio.journal import Journal
 from bridge.call.clock import milliseconds
+from bridge.whisper.watermark import LOUD_PEAK
 
 TOLERANCE: Final = mulaw.SAMPLE_RATE // 50
 """Samples by which a timestamp may stray before it means anything: one frame of Twilio's, 20 ms."""
@@ -20,6 +21,8 @@ IDLE_S: Final = 0.6
 JOIN: Final = 2 * TOLERANCE
 """Between two streams of a call nothing is silence: what lies there and is longer than this is missing."""
 
+_QUIET: Final = bytes(byte for byte, sample in enumerate(mulaw.DECODE.tolist()) if abs(sample) <= LOUD_PEAK)
+
 IDLE_FILL: Final = mulaw.SAMPLE_RATE
 """Samples of silence that Whisper then hears, so that it finalises what was said before the pause."""
 
@@ -27,14 +30,24 @@ IDLE_FILL: Final = mulaw.SAMPLE_RATE
 class Track:
     """Appends audio to a journal at its place on the call's clock. Sans-I/O; `now` is in seconds.
 
-    A journal that has audio already is gone on with.
+    A journal that has audio already is gone on with. `settled` is where another process stopped on the call's
+    clock, whose audio is not here: what comes from before that is not kept, and what lies between is missing.
     """
 
-    def __init__(self, name: events.Track, journal: Journal, on_gap: Callable[[int, int, int], None]) -> None:
+    def __init__(
+        self,
+        name: events.Track,
+        journal: Journal,
+        on_gap: Callable[[int, int, int], None],
+        settled: int | None = None,
+    ) -> None:
         self.name = name
         self.journal = journal
-        self.received_until = journal.clock(journal.received) if journal.end else 0
+        self.received_until = journal.clock(journal.received) if journal.end else settled or 0
         """Where the last received sample lies on the call's clock."""
+        self.loud_until = self.received_until
+        """Where the last one lies that may be speech."""
+        self._settled = None if journal.end else settled
         self._on_gap = on_gap  # called with (start, end) on the call's clock, and the offset where they meet
         self._received_at = 0.0
         self._filled = False  # silence was added for a pause that is not over
@@ -45,12 +58,16 @@ class Track:
         """Keep `audio`, which lies at `position` on the call's clock, or right after the last if None."""
         journal = self.journal
         if journal.end == 0:
-            journal.seam(position or 0)
+            audio = self._begin(position or 0, audio)
+            if not audio:
+                return
         elif position is not None:
             self._line_up(position)
             self._new_stream = False
         journal.append(audio)
         self.received_until = journal.clock(journal.end)
+        if audio.translate(None, _QUIET):
+            self.loud_until = self.received_until
         self._received_at = now
         self._filled = False
         self._seconds.inc(len(audio) / mulaw.SAMPLE_RATE)
@@ -61,7 +78,7 @@ class Track:
 
     def missing_until(self, position: int) -> None:
         """Report what was said and never came, up to `position` on the call's clock, where the call ended."""
-        if self.journal.end and position - self.received_until > JOIN:
+        if (self.journal.end or self._settled is not None) and position - self.received_until > JOIN:
             self._on_gap(self.received_until, position, self.journal.received)
 
     def idle(self, now: float) -> bool:
@@ -74,6 +91,19 @@ class Track:
     def ms(self, offset: int) -> int:
         """Where an offset of the journal lies on the call's clock, in ms."""
         return milliseconds(self.journal.clock(offset))
+
+    def _begin(self, position: int, audio: bytes) -> bytes:
+        """Say where the first sample lies; returns what of its audio nobody else has."""
+        settled, begin = self._settled, position
+        if settled is not None and position < settled:
+            audio, begin = audio[settled - position :], settled
+        elif settled is not None and position - settled > JOIN:
+            self.journal.seam(begin, missing_from=settled)
+            self._on_gap(settled, begin, 0)
+            return audio
+        if audio:
+            self.journal.seam(begin)
+        return audio
 
     def _line_up(self, position: int) -> None:
         ahead = position - self.journal.clock(self.journal.end)

@@ -3,11 +3,12 @@
 import asyncio
 import enum
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from bridge import loop
 
 if TYPE_CHECKING:
     from bridge.local.whisper.server import WhisperServer
@@ -65,7 +66,7 @@ def whisper(
 
         load(config)
     chosen = choose(engine.value, model)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop.factory()) as runner:
         server = WhisperServer(chosen, host=host, port=port, api_key=api_key, dialect=dialect.value)
         runner.run(_serve(server))
 
@@ -83,14 +84,6 @@ async def _serve(server: "WhisperServer") -> None:
         )
         await stop.wait()
     logger.info("stopped")
-
-
-def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
-    if sys.platform == "win32":
-        return None
-    import uvloop  # noqa: PLC0415 - not on Windows
-
-    return uvloop.Loop
 
 
 def register(app: typer.Typer) -> None:

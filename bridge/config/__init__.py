@@ -1,5 +1,6 @@
 """The configuration: one TOML file and the environment, read once into frozen sections."""
 
+from bridge.config.call_flow import CallFlow
 from bridge.config.config import Config, NumberSettings, is_loopback
 from bridge.config.load import load
 from bridge.config.sections import (
@@ -15,6 +16,7 @@ from bridge.config.sections import (
 )
 
 __all__ = [
+    "CallFlow",
     "Config",
     "JournalConfig",
     "NumberConfig",

@@ -2,14 +2,15 @@
 
 import ipaddress
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
+from bridge.config.call_flow import CallFlow, leads_to
 from bridge.config.sections import (
     JournalConfig,
     NumberConfig,
@@ -30,11 +31,16 @@ class NumberSettings:
     """What holds for one telephone number: the sections with that number's own values in them."""
 
     number: str
-    then: str
+    then: CallFlow
     twilio: TwilioConfig
     whisper: WhisperConfig
     webhook: WebhookConfig
     transcript: TranscriptConfig
+
+    def listening(self) -> Self:
+        """The same for a stream beside the call flow: in mode "start", with the tracks that the mode would have."""
+        tracks = "inbound" if self.twilio.mode == "connect" else self.twilio.tracks
+        return replace(self, twilio=self.twilio.model_copy(update={"mode": "start", "tracks": tracks}))
 
 
 class Config(Section):
@@ -73,6 +79,12 @@ class Config(Section):
                     "bridge", "names a number that stands here already", {"key": f"numbers.{index}.number"}
                 )
             seen.add(entry.number)
+            if leads_to(entry.then.url, self.server.public_url):
+                raise PydanticCustomError(
+                    "bridge",
+                    "leads back to this bridge: calls would go round in circles",
+                    {"key": f"numbers.{index}.then"},
+                )
         for key, settings in self._every_settings("twilio.tracks", "tracks"):
             if settings.twilio.mode == "connect" and settings.twilio.tracks == "outbound":
                 raise PydanticCustomError(
@@ -93,7 +105,7 @@ class Config(Section):
         for entry in self.numbers:
             if entry.number == number:
                 return NumberSettings(number, entry.then, *entry.applied_to(*sections))
-        return NumberSettings(number, "", *sections)
+        return NumberSettings(number, CallFlow(), *sections)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -133,7 +145,7 @@ class Config(Section):
         verified = self.twilio.verify_signatures
         if verified and not self.twilio.account_sid:
             yield "twilio.account_sid", "is not set (or the environment variable TWILIO_ACCOUNT_SID)"
-        if verified and not self.twilio.auth_token.get_secret_value():
+        if verified and not self.twilio.own_token:
             yield "twilio.auth_token", "is not set (or the environment variable TWILIO_AUTH_TOKEN)"
         if not self.server.public_url and (verified or not is_loopback(self.server.host)):
             yield "server.public_url", "is not set: the https:// address at which Twilio reaches this bridge"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bridge.config import file as config_file
+from bridge.config.call_flow import DIRECTORY
 from bridge.config.config import Config
 from bridge.config.file import KeyPath, Problem
 from bridge.config.sentences import KEYS, dotted, problem, suggestion
@@ -51,7 +52,8 @@ def load(path: Path | None = None) -> Config:
                 return f"environment variable {variables[key[:end]]}: "
         return file.where(key)
 
-    config, problems = _validated(_merged(_merged(usual, file.values), own))
+    values = _merged(_merged(usual, file.values), own)
+    config, problems = _validated(values, path.parent if path else Path())
     told = {key for key, _ in file.problems}
     problems = [*file.problems, *(each for each in problems if each[0] not in told)]
     sentences = _unknown_variables(environ)
@@ -64,10 +66,10 @@ def load(path: Path | None = None) -> Config:
     return config
 
 
-def _validated(values: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+def _validated(values: dict[str, Any], directory: Path) -> tuple[Config | None, list[Problem]]:
     """The configuration, or the problems. pydantic's error holds the values, so it ends here."""
     try:
-        return Config.model_validate(values), []
+        return Config.model_validate(values, context={DIRECTORY: directory}), []
     except ValidationError as error:
         return None, [problem(each) for each in error.errors(include_url=False, include_input=False)]
 

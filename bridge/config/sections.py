@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
+from bridge.config.call_flow import CallFlow, Then
 from bridge.config.values import (
     BaseUrl,
-    CallFlowUrl,
     Decimal,
     Directory,
     Events,
@@ -24,6 +24,7 @@ from bridge.config.values import (
     Redactions,
     Switch,
     Token,
+    Tokens,
     WebhookSecrets,
     WebhookUrl,
     WhisperUrl,
@@ -63,6 +64,8 @@ class ServerConfig(Section):
     public_url: BaseUrl = ""
     workers: Whole = 1
     drain_deadline_s: Annotated[Decimal, Field(ge=0)] = 3600
+    max_calls: Annotated[Whole, Field(ge=0)] = 0
+    trusted_proxies: Networks = []
     admin_token: Token = SecretStr("")
 
     @model_validator(mode="after")
@@ -78,11 +81,17 @@ class TwilioConfig(Section):
     """The Twilio account, and how its calls are streamed."""
 
     account_sid: str = ""
-    auth_token: Token = SecretStr("")
+    auth_token: Tokens = ()
     verify_signatures: Switch = True
     api_base_url: BaseUrl = ""
     mode: Mode = "start"
     tracks: Tracks = "both"
+    max_speed: Annotated[Decimal, Field(ge=1)] = 4
+
+    @property
+    def own_token(self) -> str:
+        """What is used where only one token can be: the first; empty if there is none."""
+        return self.auth_token[0].get_secret_value() if self.auth_token else ""
 
 
 class VadConfig(Section):
@@ -105,6 +114,7 @@ class WhisperConfig(Section):
     fallback_url: WhisperUrl = ""
     prompt: str = ""
     replay_speed: Annotated[Decimal, Field(gt=1, le=2)] = 1.5
+    max_connections: Annotated[Whole, Field(ge=0)] = 0
     vad: VadConfig = VadConfig()
 
     @model_validator(mode="after")
@@ -186,7 +196,7 @@ class NumberConfig(Section):
     """One telephone number: its call flow, and what differs from the sections for it."""
 
     number: PhoneNumber
-    then: CallFlowUrl = ""
+    then: Then = CallFlow()
     mode: Mode | None = None
     tracks: Tracks | None = None
     language: Language | None = None

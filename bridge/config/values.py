@@ -111,10 +111,18 @@ def _url(*schemes: str, query: bool = True, login: bool = False) -> AfterValidat
     return AfterValidator(validate)
 
 
+_CALL_FLOW = _url("http", "https", login=True)
+
+
+def call_flow_url(text: str) -> str:
+    """A URL that Twilio may ask for TwiML, or nothing. Raises `ValueError`: "must be ..."."""
+    checked: str = _CALL_FLOW.func(text)  # type: ignore[call-arg]  # pydantic's type allows functions of more, too
+    return checked
+
+
 _WITHOUT_SLASH = AfterValidator(lambda text: text.rstrip("/"))
 
 BaseUrl = Annotated[str, _url("http", "https", query=False), _WITHOUT_SLASH]
-CallFlowUrl = Annotated[str, _url("http", "https", login=True)]
 WebhookUrl = Annotated[str, _url("http", "https")]
 WhisperUrl = Annotated[str, _url("ws", "wss")]
 
@@ -162,13 +170,24 @@ def _webhook_secret(secret: SecretStr) -> SecretStr:
 
 
 def _secrets(value: Any) -> Any:
-    """One secret or a list of them: while rotating, each of them signs."""
+    """One secret or a list of them, while rotating."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
-    return tuple(_list(value)) if isinstance(value, FromEnvironment) else ((value,) if value else ())
+    try:
+        return tuple(_list(value)) if isinstance(value, FromEnvironment) else ((value,) if value else ())
+    except (ValueError, RecursionError):
+        raise ValueError("must be a text or a list of them, as JSON or separated by commas") from None
+
+
+def _not_empty(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Anybody could sign with a token that is empty, as one is whose environment variable is."""
+    if not all(token.get_secret_value() for token in tokens):
+        raise ValueError("must have no empty text in its list")
+    return tokens
 
 
 Token = Annotated[SecretStr, AfterValidator(_token)]
+Tokens = Annotated[tuple[Token, ...], BeforeValidator(_secrets), AfterValidator(_not_empty)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
 WebhookSecrets = Annotated[tuple[WebhookSecret, ...], BeforeValidator(_secrets)]
 

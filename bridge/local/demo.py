@@ -148,7 +148,7 @@ async def _hear(call: SimulatedCall, receiver: Receiver, screen: Screen) -> None
 def _config(account: Account, secret: str, webhook_url: str, whisper_url: str, folder: Path) -> str:
     """The configuration of the demo's bridge. A JSON string is a TOML string too."""
     sections: dict[str, dict[str, object]] = {
-        "server": {"host": "127.0.0.1", "port": 0, "public_url": PUBLIC_URL},
+        "server": {"host": "127.0.0.1", "port": 0, "public_url": PUBLIC_URL, "max_calls": 10},
         "twilio": {"account_sid": account.sid, "auth_token": account.auth_token},
         "whisper": {"url": whisper_url, "partials": True},
         "webhook": {

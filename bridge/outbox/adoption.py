@@ -14,7 +14,7 @@ from bridge import log
 from bridge.errors import BridgeError
 from bridge.outbox import operations
 from bridge.outbox.file import database, fsync, open_file, scrub
-from bridge.outbox.outbox import REPLAY
+from bridge.outbox.lease import REPLAY
 
 _log = log.get(__name__)
 
@@ -37,6 +37,7 @@ _MERGE = (
             and ours.start_ms = theirs.start_ms and ours.end_ms = theirs.end_ms and ours.text = theirs.text)""",
     "insert or ignore into main.spent select * from stray.spent",
     "insert or ignore into main.endpoints select * from stray.endpoints",
+    "insert or ignore into main.attachments select * from stray.attachments",
 )
 
 _LANE = "lane, endpoint, call_sid, head, next, attempts, first_failure, due_at, lease_by, lease_s, epoch"

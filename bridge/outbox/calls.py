@@ -1,4 +1,4 @@
-"""What the SQLite outbox does for the owner of a call: fencing, events, watermarks.
+"""What the SQLite outbox does for the owner of a call: events, watermarks, lines, and spent tokens.
 
 Every function runs inside a transaction; `now` is seconds since 1970.
 """
@@ -7,31 +7,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from bridge.outbox.outbox import CallLease, Erased, Fenced, Line, Outgoing, lane_name
-
-
-def own(
-    db: sqlite3.Connection, *, call_sid: str, owner: str, meta: bytes, only_from: str, now: float
-) -> CallLease:
-    """Take the call over: the epoch goes up by one. Raises `Fenced` if it is not `only_from`'s to take."""
-    taken = db.execute(
-        """insert into calls (call_sid, owner, epoch, meta, spoken, created_at, seen_at)
-           values (?, ?, 1, ?, ?, ?, ?)
-           on conflict (call_sid) do update
-           set owner = excluded.owner, epoch = epoch + 1, seen_at = excluded.seen_at,
-             meta = case when erased or length(meta) then meta else excluded.meta end,
-             spoken = max(spoken, excluded.spoken and not erased)
-           where ? in ('', owner) or owner = excluded.owner
-           returning epoch, next_sequence, ended, erased, meta""",
-        (call_sid, owner, meta, bool(meta), now, now, only_from),
-    ).fetchone()
-    if taken is None:
-        raise Fenced.call(call_sid)
-    epoch, following, ended, erased, known = taken
-    watermarks = db.execute("select track, position from watermarks where call_sid = ?", (call_sid,))
-    return CallLease(
-        call_sid, owner, epoch, following, dict(watermarks.fetchall()), bool(ended), bool(erased), known
-    )
+from bridge.outbox.lease import CallLease
+from bridge.outbox.outbox import Line, Outgoing, lane_name
+from bridge.outbox.owners import refusal
 
 
 def publish(
@@ -47,13 +25,14 @@ def publish(
     """Store all of it, unless the call has a newer owner (`Fenced`) or was `Erased`."""
     following = max((event.sequence for event in events), default=0) + 1
     owned = db.execute(
-        """update calls set seen_at = ?, ended = max(ended, ?), spoken = max(spoken, ?),
-             next_sequence = max(next_sequence, ?)
+        """update calls set seen_at = ?, spoken = max(spoken, ?), next_sequence = max(next_sequence, ?)
            where call_sid = ? and epoch = ? and not erased""",
-        (now, ended, bool(lines), following, lease.call_sid, lease.epoch),
+        (now, bool(lines), following, lease.call_sid, lease.epoch),
     )
     if not owned.rowcount:
-        raise _refusal(db, lease.call_sid)
+        raise refusal(db, lease.call_sid)
+    if ended:  # by itself: SQLite writes the index of open calls whenever this column is set, to whatever
+        db.execute("update calls set ended = 1 where call_sid = ?", (lease.call_sid,))
     for event in events:
         _store(db, lease.call_sid, event, now)
     db.executemany(
@@ -82,12 +61,6 @@ def spend(db: sqlite3.Connection, *, nonce: str, expires: float, now: float) -> 
     return (
         db.execute("insert into spent values (?, ?) on conflict do nothing", (nonce, expires)).rowcount == 1
     )
-
-
-def _refusal(db: sqlite3.Connection, call_sid: str) -> Fenced:
-    if db.execute("select 1 from calls where call_sid = ? and erased", (call_sid,)).fetchone():
-        return Erased(f"The call {call_sid} was erased.")
-    return Fenced.call(call_sid)
 
 
 def _store(db: sqlite3.Connection, call_sid: str, event: Outgoing, now: float) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,9 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from bridge.errors import ConfigError
-from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.outbox import OutboxDown, OutboxHeld
 
-VERSION = 2
+VERSION = 3
 """Of the schema, in SQLite's `user_version`."""
 
 SCHEMA = files("bridge.outbox").joinpath("sqlite.sql").read_text(encoding="utf-8")
@@ -45,6 +46,13 @@ drop table lanes_1;
 drop table events_1;
 """  # noqa: S608 - constants
 """From the first schema to this one. It did not know when a call began: when it was last seen is the nearest."""
+
+FROM_2 = f"""
+alter table calls add column node text not null default '';
+alter table calls add column heir text not null default '';
+{"".join(re.findall(r"^create (?:index calls_open|table nodes|table attachments) .*?;$", SCHEMA, re.MULTILINE | re.DOTALL))}
+"""
+"""From the second. Its calls have no node: the process that had them is gone, as its successor opens the file."""
 
 SETTINGS = (
     "pragma busy_timeout = 5000",
@@ -150,7 +158,7 @@ def _lock(path: Path) -> int:
     except OSError as error:
         holder = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
-        raise OutboxDown(
+        raise OutboxHeld(
             f"The outbox in {path.parent} is in use by another whisper-bridge (process {holder}): stop that one, or name another directory in [outbox] url."
         ) from error
     os.ftruncate(lock, 0)
@@ -207,7 +215,7 @@ def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
             f"The outbox {path} was written by a newer whisper-bridge (schema {version}, this one knows {VERSION}): install that version again, or name another directory in [outbox] url."
         )
     # One transaction: a crash in between leaves the file as it was, not half a schema.
-    steps = {0: SCHEMA, 1: FROM_1}
+    steps = {0: SCHEMA, 1: FROM_1, 2: FROM_2}
     if version in steps:
         connection.create_function("sha256", 1, lambda body: sha256(body).digest())
         connection.executescript(

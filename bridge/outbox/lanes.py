@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from itertools import islice
 
-from bridge.outbox.outbox import Fenced, LaneLease, Stats, Stored
+from bridge.outbox.lease import Fenced, LaneLease
+from bridge.outbox.outbox import Stats, Stored
 
 LONGEST_WAIT_S = 3600.0
 """No lane waits longer than the longest `Retry-After`; a later due time means a clock that was set back."""
@@ -23,7 +24,8 @@ _FIRST_DUE = f"""
 
 
 def start_afresh(db: sqlite3.Connection, *, now: float) -> None:
-    """Void the leases and pauses of the last process: the file has one owner, so that one is dead."""
+    """Void the leases, pauses and beats of the last process: the file has one owner, so that one is dead."""
+    db.execute("delete from nodes")
     db.execute(
         "update lanes set lease_by = null, due_at = ? where lease_by is not null or due_at > ?",
         (now, now + LONGEST_WAIT_S),

@@ -1,4 +1,4 @@
-"""What the SQLite outbox does for operators: listings, replays, erasure, and what is past its time.
+"""What the SQLite outbox does for operators: listings, replays and erasure.
 
 Every function runs inside a transaction; `now` is seconds since 1970. What may be much is done in
 several bites, each in its own transaction, so that publishes get their turn in between.
@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bridge.outbox.outbox import REPLAY, Record, Selection, State, endpoint_tag, lane_name
+from bridge.outbox.lease import REPLAY
+from bridge.outbox.outbox import Record, Selection, State, endpoint_tag, lane_name
 
 SCAN = 20_000
 """Events that one look goes through where no index helps: some 10 ms."""
@@ -153,62 +154,6 @@ def erase(db: sqlite3.Connection, *, call_sid: str) -> int:
            where lane in (select lane from lanes where call_sid = ?) and body is not null""",
         (call_sid,),
     ).rowcount
-
-
-def purge(
-    db: sqlite3.Connection, *, bodies_until: float, calls_until: float, limit: int
-) -> tuple[int, int, int]:
-    """Remove bodies delivered, what was kept of calls ended, and calls begun, up to these times; how many of each.
-
-    `limit` holds for each; of calls begun it bounds the rows, as a call may be long.
-    """
-    bodies = db.execute(
-        """update events set body = null where serial in
-             (select serial from events where state = 'done' and body is not null and delivered_at <= ?
-              order by delivered_at limit ?)""",
-        (bodies_until, limit),
-    ).rowcount
-    texts = _remove_texts(db, bodies_until, limit)
-    settled = db.execute(
-        """select call_sid from calls where created_at <= ? and not exists
-             (select 1 from lanes where lanes.call_sid = calls.call_sid and head < next)
-           order by created_at limit ?""",
-        (calls_until, limit),
-    ).fetchall()
-    rows = 0
-    for (call_sid,) in settled:
-        rows += db.execute(
-            """delete from events where serial in
-                 (select serial from lanes cross join events using (lane) where call_sid = ? limit ?)""",
-            (call_sid, limit - rows),
-        ).rowcount
-        if rows >= limit:
-            break
-        _remove_call(db, call_sid)
-        rows += 1
-    return bodies, texts, rows
-
-
-def _remove_texts(db: sqlite3.Connection, until: float, limit: int) -> int:
-    """Remove the transcript, and who took part, of calls that ended until then; of how many calls."""
-    ended = db.execute(
-        "select call_sid from calls where ended and spoken and seen_at <= ? order by seen_at limit ?",
-        (until, limit),
-    ).fetchall()
-    db.executemany("delete from lines where call_sid = ?", ended)
-    db.executemany("update calls set spoken = 0, meta = x'' where call_sid = ?", ended)
-    return len(ended)
-
-
-def _remove_call(db: sqlite3.Connection, call_sid: str) -> None:
-    endpoints = db.execute("select distinct endpoint from lanes where call_sid = ?", (call_sid,)).fetchall()
-    for table in ("lanes", "watermarks", "lines", "calls"):
-        db.execute(f"delete from {table} where call_sid = ?", (call_sid,))  # noqa: S608 - one of these four
-    db.executemany(
-        """delete from endpoints where endpoint = ?
-             and not exists (select 1 from lanes where lanes.endpoint = endpoints.endpoint)""",
-        endpoints,
-    )
 
 
 def _make_due(db: sqlite3.Connection, lanes: Mapping[str, str], now: float) -> None:

@@ -10,37 +10,28 @@ import base64
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 from bridge.errors import BridgeError
+from bridge.outbox.attachments import Attachments
+from bridge.outbox.lease import CallLease, LaneLease
+from bridge.outbox.ownership import Ownership
 
 
 class OutboxDown(BridgeError):  # noqa: N818 - named for the state that it reports
     """The outbox cannot take or give anything now; nothing was changed, or it is not known to be."""
 
 
+class OutboxHeld(OutboxDown):
+    """Another process of this machine has it, and only one can."""
+
+
 class OutboxFull(OutboxDown):
     """There is no room on the disk. Keep the audio, and publish again later."""
 
 
-class Fenced(BridgeError):  # noqa: N818 - named for the state that it reports
-    """The call or lane has a newer owner: stop working on it."""
-
-    @classmethod
-    def call(cls, call_sid: str) -> Self:
-        """Of a call."""
-        return cls(f"The call {call_sid} has a newer owner.")
-
-
-class Erased(Fenced):
-    """The call was erased on request: remove what is left of it, and publish nothing more."""
-
-
 State = Literal["pending", "done", "dead", "erased"]
 """Of an event: waits, was accepted, was given up (dead letter), or was erased before it was accepted."""
-
-REPLAY = "/replay"
-"""Ends the name of the lane that an event goes through when it is delivered again on request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,45 +59,6 @@ class Line:
     """On the call's clock."""
     end_ms: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallLease:
-    """The right to publish for a call, and where its last owner stopped."""
-
-    call_sid: str
-    owner: str
-    epoch: int
-    next_sequence: int
-    """Next to publish; 1 for a new call."""
-    watermarks: Mapping[str, int]
-    """Track -> position in samples at 8 kHz before which everything is finalised."""
-    ended: bool
-    """It has its `call.ended`, or was erased."""
-    erased: bool = False
-    meta: bytes = b""
-    """What the call's first owner said of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneLease:
-    """The right to deliver a lane's events, from `head` on."""
-
-    lane: str
-    endpoint: str
-    call_sid: str
-    epoch: int
-    head: int
-    """The position of the next event."""
-    attempts: int
-    """Failed attempts of the head."""
-    first_failure: float | None
-    """Since when (seconds since 1970) no event of the lane was accepted; None: the last one was."""
-
-    @property
-    def replay(self) -> bool:
-        """Whether its events are delivered again on an operator's request."""
-        return self.lane.endswith(REPLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +132,7 @@ class Stats:
     """Endpoints that answered 410, and were not named by a replay since."""
 
 
-class Outbox(Protocol):
+class Outbox(Ownership, Attachments, Protocol):
     """The store behind publishing and delivery. Every method may raise `OutboxDown`."""
 
     wake: asyncio.Event
@@ -193,13 +145,6 @@ class Outbox(Protocol):
 
     async def close(self) -> None:
         """Finish what was asked for, then let go of the store."""
-
-    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
-        """Take the call over from whoever had it: the epoch goes up by one.
-
-        The first `meta` that is not empty stays. With `only_from`, a known call is taken from that owner (or
-        from `owner` itself) only. Raises `Fenced` if somebody else has it.
-        """
 
     async def publish(
         self,
@@ -219,9 +164,6 @@ class Outbox(Protocol):
 
     async def transcript(self, call_sid: str) -> list[Line]:
         """The lines stored of a call, in the order of their numbers; none if they are past their time or erased."""
-
-    async def spend(self, nonce: str, expires: float) -> bool:
-        """Remember that a stream token was used, until it expires; False if it was used before."""
 
     async def claim(
         self,

@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from bridge import metrics
-from bridge.outbox import calls, lanes, operations
+from bridge.outbox import calls, expiry, lanes, numbers, operations, owners
 from bridge.outbox.adoption import adopt_strays
+from bridge.outbox.attachments import Attachment
 from bridge.outbox.file import OutboxFile, empty_log, open_file, scrub
-from bridge.outbox.outbox import CallLease, LaneLease, Line, Outgoing, Record, Selection, Stats, Stored
+from bridge.outbox.lease import CallLease, LaneLease
+from bridge.outbox.outbox import Line, Outgoing, Record, Selection, Stats, Stored
+from bridge.outbox.ownership import Known
 from bridge.outbox.writer import Writer
 
 
@@ -37,7 +40,7 @@ class Sqlite:
         self._writer = Writer()
 
     async def open(self) -> None:
-        """Create or open the file and lock it; leases and pauses of the last process are void.
+        """Create or open the file and lock it; leases, pauses and beats of the last process are void.
 
         Raises `ConfigError` and `OutboxDown`.
         """
@@ -58,12 +61,54 @@ class Sqlite:
         """Commit what waits, close the file, give up the lock. May be called twice."""
         await self._writer.close()
 
-    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
+    async def own_call(
+        self, call_sid: str, owner: str, meta: bytes, *, node: str = "", only_from: str | None = None
+    ) -> CallLease:
         """Take the call over: the epoch goes up by one."""
-        operation = partial(
-            calls.own, call_sid=call_sid, owner=owner, meta=meta, only_from=only_from, now=self._clock()
-        )
-        return await self._writer.run(operation)
+        call = partial(owners.own, call_sid=call_sid, owner=owner, meta=meta)
+        return await self._writer.run(partial(call, node=node, only_from=only_from, now=self._clock()))
+
+    async def note(self, lease: CallLease, meta: bytes) -> None:
+        """Replace what is said of the call."""
+        await self._writer.run(partial(owners.note, lease=lease, meta=meta, now=self._clock()))
+
+    async def inherit(
+        self, call_sid: str, heir: str, meta: bytes, *, node: str, silent_s: float
+    ) -> CallLease | None:
+        """Take the call over if nobody is at work on it; else its owner learns of the heir, and None."""
+        call = partial(owners.inherit, call_sid=call_sid, heir=heir, meta=meta)
+        return await self._writer.run(partial(call, node=node, silent_s=silent_s, now=self._clock()))
+
+    async def let_go(self, lease: CallLease) -> None:
+        """Give the call up without an end."""
+        await self._writer.run(partial(owners.let_go, lease=lease))
+
+    async def beat(self, node: str) -> Mapping[str, str]:
+        """Say that a node lives; its calls that have not ended, each with its heir or ""."""
+        beat = partial(owners.beat, node=node, now=self._clock())
+        return await self._writer.run(beat, durable=False)  # the next start voids it anyway
+
+    async def orphans(self, silent_s: float, limit: int) -> list[Known]:
+        """Calls that have not ended and that nobody is at work on; the oldest first."""
+        look = partial(owners.orphans, silent_s=silent_s, limit=limit, now=self._clock())
+        return await self._writer.run(look, durable=False)
+
+    async def known(self, call_sid: str) -> Known | None:
+        """What is known of a call; None for one that never was, or is past its time."""
+        look = partial(owners.known, call_sid=call_sid, now=self._clock())
+        return await self._writer.run(look, durable=False)
+
+    async def attach(self, attachment: Attachment) -> Attachment:
+        """Remember a number; returns what is stored."""
+        return await self._writer.run(partial(numbers.attach, attachment=attachment))
+
+    async def detach(self, number_sid: str) -> None:
+        """Forget a number."""
+        await self._writer.run(partial(numbers.detach, number_sid=number_sid))
+
+    async def attached(self) -> list[Attachment]:
+        """All of them, in the order of their numbers."""
+        return await self._writer.run(numbers.attached, durable=False)
 
     async def publish(
         self,
@@ -214,9 +259,7 @@ class Sqlite:
         mended = await self._writer.run(partial(lanes.mend, limit=limit, now=now), durable=False)
         if mended:
             self.wake.set()
-        operation = partial(
-            operations.purge, bodies_until=now - body_age_s, calls_until=now - call_age_s, limit=limit
-        )
+        operation = partial(expiry.purge, body_age_s=body_age_s, call_age_s=call_age_s, limit=limit, now=now)
         removed = await self._writer.run(operation, durable=False)  # lost with the power, it is done again
         if any(removed):
             await self._writer.run(lambda _: None, afterwards=empty_log, durable=False)

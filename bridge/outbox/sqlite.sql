@@ -10,10 +10,26 @@ create table calls (                       -- one row per call: who may publish,
   spoken        integer not null default 0,   -- its lines or meta are stored
   meta          blob not null,             -- what a later owner needs to know; opaque here
   created_at    real not null,
-  seen_at       real not null
+  seen_at       real not null,
+  node          text not null default '',  -- the life of a process that has it; empty: none
+  heir          text not null default ''   -- the owner to be, who has the audio already; empty: none
 ) without rowid;
 create index calls_old on calls (created_at);
 create index calls_spoken on calls (seen_at) where ended and spoken;
+create index calls_open on calls (node, created_at) where not ended;
+
+create table nodes (                       -- when a node last said that it lives; one that is not here is silent
+  node          text primary key,
+  seen_at       real not null
+) without rowid;
+
+create table attachments (                 -- the telephone numbers that are ours
+  number_sid    text primary key,
+  number        text not null,
+  before        blob not null,             -- what happened to its calls before; opaque here
+  onward        text not null,             -- where its calls go on after the stream has started
+  onward_method text not null
+) without rowid;
 
 create table lines (                       -- what was said on a call, for the transcript at its end
   call_sid      text not null,

@@ -17,6 +17,9 @@ import msgspec
 
 from bridge.events import Track
 
+LONGEST_START: Final = 8 * 1024
+"""Characters of a `start`. It carries what the TwiML gave the stream: a token, and a few short parameters."""
+
 LONGEST_AUDIO: Final = 8000
 """Bytes of audio in one message, a second of it. Twilio sends 160."""
 
@@ -126,7 +129,7 @@ class MediaStream:
             return [Ignored("malformed")]
         kind = message.get("event")
         if kind == "start":
-            return self._started(message)
+            return self._started(message, len(text))
         read = {"media": self._irregular_media, "stop": self._stop, "dtmf": self._dtmf}.get(_text(kind))
         if read is not None:
             return [read(message)]
@@ -162,9 +165,11 @@ class MediaStream:
         name = track if isinstance(track, str) else ""
         return self._media(_text(message.get("streamSid")), name, media.get("timestamp"), audio)
 
-    def _started(self, message: Mapping[str, Any]) -> list[Event]:
+    def _started(self, message: Mapping[str, Any], size: int) -> list[Event]:
         if self.start is not None or self._stopped:
             return [Ignored("second_start")]
+        if size > LONGEST_START:
+            return [Refused("start_size", f"the start message has more than {LONGEST_START} characters")]
         body = message.get("start")
         if not isinstance(body, dict):
             return [Refused("start_shape", "the start message has no object named start")]

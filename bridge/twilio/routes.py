@@ -1,45 +1,63 @@
-"""What Twilio asks of us over HTTP: TwiML for a call, the stream's socket, and word of what became of it."""
+"""What Twilio asks of us over HTTP: TwiML for a call, and word of what became of its stream."""
 
 import asyncio
 import functools
 import time
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import web
 from multidict import MultiDict
 
 from bridge import log, metrics
 from bridge.call.call import Call
 from bridge.call.calls import Calls
-from bridge.call.memo import About, our_number
+from bridge.call.memo import our_number
+from bridge.call.recovery import SILENT_S
 from bridge.config import Config, NumberSettings
+from bridge.numbers.call_flows import CallFlows
+from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.ownership import Known, Ownership
 from bridge.twilio import twiml
+from bridge.twilio.addresses import TIMES, Addresses
+from bridge.twilio.admission import Place
+from bridge.twilio.console import Console
+from bridge.twilio.dial import call_flow, query
 from bridge.twilio.gate import Gate
-from bridge.twilio.media import CALL_SID, Dtmf, Event, Ignored, Media, MediaStream, Refused, Start, Stop
-from bridge.twilio.stream_token import TokenRefused
-
-START_S: Final = 5.0
-"""A socket that has not said `start` by then is closed."""
-
-ADOPTED_S: Final = 10.0
-"""How long a stream waits to learn whether its call is one that an earlier process left."""
-
-MAX_MESSAGE: Final = 64 * 1024
-"""Bytes of one WebSocket message, at most; Twilio's have about 350."""
-
-HEARTBEAT_S: Final = 20.0
-"""Pings keep proxies from closing the socket of a call on hold, and find peers that are gone."""
+from bridge.twilio.live import LiveCalls
+from bridge.twilio.media import CALL_SID
+from bridge.twilio.stream import Inherit, Streams
 
 STATUS_GRACE_S: Final = 3.0
 """`stream-stopped` comes on a connection of its own and may overtake the last audio by this much."""
+
+SENTENCES: Final[Mapping[str, str]] = {
+    "call_sid": "the request has no valid CallSid",
+    "account": "the call belongs to another account",
+    "ended": "the call has been transcribed to its end",
+    "draining": "the bridge is stopping",
+    "full_calls": "as many calls are transcribed as server.max_calls, or this machine, allows",
+    "full_cpu": "the machine is too busy for another call",
+    "full_whisper": "the call's Whisper endpoint has all the sockets that whisper.max_connections allows",
+}
+"""Why a call goes on without a stream."""
+
+RESUMES: Final = 5
+"""How often a call whose stream is over is streamed again: it may be closed each time for a reason of its own."""
+
+KNOWN_S: Final = 2.0
+"""How long the outbox may take to say what it knows of a call: the caller hears nothing meanwhile."""
 
 _logger = log.get(__name__)
 
 
 class TwilioRoutes:
-    """The handlers under `/twilio/`. `unready` says why no new call can be taken, or nothing."""
+    """The handlers under `/twilio/`. `unready` says why no new call can be taken, or nothing.
+
+    Of calls that this process does not have: `known` is what the outbox says, `inherit` makes one ours as soon as
+    it can, and `take` one that is nobody's.
+    """
 
     def __init__(
         self,
@@ -47,242 +65,178 @@ class TwilioRoutes:
         *,
         public_url: str,
         calls: Calls,
-        spend: Callable[[str, float], Awaitable[bool]],
+        call_flows: CallFlows,
+        gate: Gate,
+        known: Callable[[str], Awaitable[Known | None]],
+        inherit: Inherit,
+        take: Callable[[Known], None],
         unready: Callable[[], str],
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._gate = Gate(config, public_url, spend)
+        self._public_url = public_url
+        self._gate = gate
+        self._known = known
+        self._take = take
         self._calls = calls
+        self._call_flows = call_flows
         self._unready = unready
         self._wall = wall
         self._monotonic = monotonic
-        self._addresses = twiml.Addresses(
-            media=f"{self._gate.signatures.stream_origin}/twilio/media",
-            stream_status=f"{public_url}/twilio/stream-status",
-            resume=f"{public_url}/twilio/resume",
+        self._addresses = Addresses.of(public_url)
+        self.streams = Streams(
+            gate,
+            calls,
+            self._settings,
+            config=config,
+            inherit=inherit,
+            unready=unready,
+            wall=wall,
+            monotonic=monotonic,
         )
-        self._closing: set[asyncio.Task[None]] = set()
-        self._sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
 
     def routes(self) -> list[web.RouteDef]:
         """What to add to the application."""
         return [
             web.post("/twilio/voice", self.voice),
-            web.get("/twilio/media", self.media),
+            web.get("/twilio/media", self.streams.media),
             web.post("/twilio/stream-status", self.stream_status),
             web.post("/twilio/resume", self.resume),
         ]
 
-    async def close(self) -> None:
-        """Close the sockets that are still open; Twilio goes on with the calls."""
-        closing = [
-            socket.close(code=WSCloseCode.GOING_AWAY, message=b"the bridge is stopping")
-            for socket in self._sockets
-        ]
-        await asyncio.gather(*closing, *self._closing, return_exceptions=True)
+    def console(self, live: LiveCalls, outbox: Ownership) -> Console:
+        """What the operator does with calls by hand."""
+        return Console(
+            self._calls,
+            live,
+            outbox,
+            account_sid=self._config.twilio.account_sid,
+            tokens=functools.partial(self._gate.issue, by_hand=True),
+            reserve=self._reserve_by_hand,
+            settings=self._settings,
+            unready=lambda: self._unready() or SENTENCES.get(self.streams.full(), ""),
+        )
 
     async def voice(self, request: web.Request) -> web.Response:
         """Answer a new call: the stream and the call flow; without the stream when we cannot take the call."""
         form = await self._gate.form(request)
-        if reason := self._reason_against(form):
+        if why := self._reason_against(form) or self.reserve(form, again=False):
             metrics.VOICE_ANSWERS.labels("without_stream").inc()
+            metrics.NOT_STREAMED.labels(why).inc()
+            reason = SENTENCES.get(why, why)
             _logger.warning("call_not_streamed", call_sid=form.get("CallSid", "")[:64], reason=reason)
-            return self._call_flow(form)
-        return self._with_stream(form)
+            return await self._call_flow(request, form)
+        return await self._with_stream(request, form, 1)
 
     async def resume(self, request: web.Request) -> web.Response:
         """The stream of a `<Connect>` is over, or a pause of ours ran out: the call goes on with its call flow.
 
-        If its stream was lost with the process that had it, it begins again.
+        If its stream was lost, or the process that had it, it begins again: some times at most.
         """
         form = await self._gate.form(request)
-        call = self._calls.get(form.get("CallSid", ""))
-        if call is not None and call.waiting and not self._reason_against(form):
-            return self._with_stream(form)
+        counted = request.query.get(TIMES, "")
+        times = int(counted) if len(counted) == 1 and counted.isdecimal() else 0
+        if times <= RESUMES and not self._reason_against(form) and await self._is_lost(form, over=times > 0):
+            self.reserve(form, again=True)
+            return await self._with_stream(request, form, times + 1, again=True)
         metrics.VOICE_ANSWERS.labels("resume").inc()
-        return self._call_flow(form)
+        return await self._call_flow(request, form)
 
     async def stream_status(self, request: web.Request) -> web.Response:
-        """Twilio's word on a stream. One that stopped there is ended here, should its socket never say so."""
+        """Twilio's word on a stream. If it stopped, its call may be over, should its socket never say so.
+
+        A call that nobody has is taken over at once.
+        """
         form = await self._gate.form(request)
         event = form.get("StreamEvent", "")
-        call = self._calls.get(form.get("CallSid", ""))
-        if call is not None and event in {"stream-stopped", "stream-error"}:
+        if event in {"stream-stopped", "stream-error"}:
+            call_sid = form.get("CallSid", "")
             if event == "stream-error":
                 error = form.get("StreamError", "")[:200]
-                _logger.warning("stream_error", call_sid=call.about.call_sid, error=error)
-            asyncio.get_running_loop().call_later(
-                STATUS_GRACE_S, _stopped, call, form.get("StreamSid", ""), event.replace("-", "_")
-            )
+                _logger.warning("stream_error", call_sid=call_sid[:64], error=error)
+            if call := self._calls.get(call_sid):
+                asyncio.get_running_loop().call_later(
+                    STATUS_GRACE_S, _stopped, call, form.get("StreamSid", ""), event.replace("-", "_")
+                )
+            elif not self._reason_against(form):
+                known = await self._elsewhere(call_sid)
+                if (
+                    known is not None and known.silent_s >= SILENT_S and not known.heir
+                ):  # an heir takes it itself
+                    self._take(known)
         return web.Response(status=204)
 
-    async def media(self, request: web.Request) -> web.StreamResponse:
-        """The stream's socket, from `start` to `stop`. Refused before the upgrade if Twilio did not sign it."""
-        self._gate.check_upgrade(request)
-        if reason := self._unready():
-            raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "5"})
-        socket = web.WebSocketResponse(compress=False, heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE + 1)
-        await socket.prepare(request)
-        self._sockets.add(socket)
-        carried = _Carried(functools.partial(self._admit, functools.partial(self._hang_up, socket)))
-        try:
-            await _carry(socket, carried)
-        except TimeoutError:
-            carried.refuse(Refused("no_start", f"no start message came within {START_S:.0f} s"))
-        finally:
-            carried.end()
-        if socket.close_code == WSCloseCode.MESSAGE_TOO_BIG:
-            metrics.REFUSALS.labels("message_size").inc()
-        if carried.refused is None:
-            await socket.close()
-        else:
-            sentence = carried.refused.sentence.encode(errors="replace")
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=sentence[:120])
-        return socket
+    async def _is_lost(self, form: MultiDict[str], *, over: bool) -> bool:
+        """Whether a call goes on that has no stream: that its stream is `over` Twilio says, or we must know."""
+        call = self._calls.get(form["CallSid"])
+        if call is not None and not call.leaving:
+            return call.waiting or (over and not call.ending)
+        known = await self._elsewhere(form["CallSid"])
+        return known is not None and (over or known.silent_s >= SILENT_S)
 
-    async def _admit(self, hang_up: Callable[[], None], start: Start) -> Call | Refused:
-        """The call of a stream that may be transcribed."""
-        at = self._monotonic()
+    async def _elsewhere(self, call_sid: str) -> Known | None:
+        """A call that goes on, and is not ours; None if there is none, or the outbox does not say."""
         try:
-            ticket = await self._gate.redeem(start, self._wall())
-            async with asyncio.timeout(ADOPTED_S):
-                await self._calls.expected(start.call_sid)
-        except TokenRefused as refused:
-            return Refused(f"token_{refused}", f"the stream's token or account is refused: {refused}")
-        except TimeoutError:
-            return Refused("outbox_down", "the outbox is down, and an earlier process left this call")
-        if reason := self._unready():
-            return Refused("unready", reason)
-        if self._calls.has_ended(start.call_sid):
-            return Refused("ended", "the call has been transcribed to its end")
-        parties = (ticket.from_, ticket.to, ticket.direction)
-        about = About(start.call_sid, start.account_sid, *parties, start.parameters)
-        tracks = start.tracks or ["inbound"]
-        settings = self._settings(*parties)
-        return self._calls.start(about, settings, start.stream_sid, tracks, hang_up=hang_up, at=at)
+            async with asyncio.timeout(KNOWN_S):
+                known = await self._known(call_sid)
+        except (OutboxDown, TimeoutError):
+            return None
+        return None if known is None or known.ended or known.erased else known
 
-    def _hang_up(self, socket: web.WebSocketResponse) -> None:
-        """Close a stream's socket without waiting for it."""
-        closing = asyncio.create_task(_closed(socket))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+    def reserve(self, form: Mapping[str, str], *, again: bool) -> str:
+        """Keep a place for the call that a form is about, which is told to stream now; or the reason why not.
+
+        See `Admission.reserve`, also for `again`.
+        """
+        parties = form.get("From", ""), form.get("To", ""), form.get("Direction", "")
+        place = Place.of(form.get("CallSid", ""), self._settings(*parties))
+        return self.streams.admission.reserve(place, self._monotonic(), again=again)
 
     def _reason_against(self, form: MultiDict[str]) -> str:
-        """Why this call cannot be streamed; empty if it can."""
+        """Why this call cannot be streamed, in a word of `SENTENCES`; empty if it can."""
         call_sid = form.get("CallSid", "")
         if not CALL_SID.fullmatch(call_sid):
-            return "the request has no valid CallSid"
+            return "call_sid"
         if not self._gate.is_ours(form.get("AccountSid", "")):
-            return "the call belongs to another account"
+            return "account"
         if self._calls.has_ended(call_sid):
-            return "the call has been transcribed to its end"
+            return "ended"
         return self._unready()
 
-    def _with_stream(self, form: MultiDict[str]) -> web.Response:
+    def _reserve_by_hand(self, form: Mapping[str, str], *, again: bool) -> str:
+        """As `reserve`, with a sentence for the operator."""
+        why = self.reserve(form, again=again)
+        return SENTENCES.get(why, why)
+
+    async def _with_stream(
+        self, request: web.Request, form: MultiDict[str], times: int, *, again: bool = False
+    ) -> web.Response:
+        """The TwiML for the stream number `times` of a call."""
         metrics.VOICE_ANSWERS.labels("stream").inc()
-        token = self._gate.issue(form, self._wall())
-        return _xml(twiml.with_stream(self._settings_of(form), self._addresses, token))
+        settings, addresses = await self._flow(request, form)
+        if settings.twilio.mode == "connect":
+            addresses = addresses.resumed(times)
+        return _xml(twiml.with_stream(settings, addresses, self._gate.issue(form, self._wall(), again=again)))
 
-    def _call_flow(self, form: MultiDict[str]) -> web.Response:
-        return _xml(twiml.without_stream(self._settings_of(form), self._addresses))
+    async def _call_flow(self, request: web.Request, form: MultiDict[str]) -> web.Response:
+        return _xml(twiml.without_stream(*await self._flow(request, form)))
 
-    def _settings_of(self, form: MultiDict[str]) -> NumberSettings:
-        return self._settings(form.get("From", ""), form.get("To", ""), form.get("Direction", ""))
+    async def _flow(self, request: web.Request, form: MultiDict[str]) -> tuple[NumberSettings, Addresses]:
+        """The settings of our number in a call, and where Twilio asks on; a dialled call may have its own call flow."""
+        settings = self._settings(form.get("From", ""), form.get("To", ""), form.get("Direction", ""))
+        if then := call_flow(request.query, public_url=self._public_url):
+            return replace(settings, then=then), self._addresses.going_on(query(then.url))
+        return await self._call_flows.applied_to(settings), self._addresses
 
     def _settings(self, from_: str, to: str, direction: str) -> NumberSettings:
         """The settings of our number in this call: the one called, or the one that calls."""
         return self._config.for_number(our_number(from_, to, direction))
 
 
-class _Carried:
-    """What one socket has brought so far."""
-
-    def __init__(self, admit: Callable[[Start], Awaitable[Call | Refused]]) -> None:
-        self.call: Call | None = None
-        self.refused: Refused | None = None
-        self.over = False
-        self._admit = admit
-        self._stream = MediaStream()
-        self._generation = 0
-
-    @property
-    def _current(self) -> bool:
-        """Whether the call still lives, and on this socket."""
-        return self.call is not None and not self.call.ending and self.call.generation == self._generation
-
-    def read(self, text: str) -> list[Event]:
-        """What a message means."""
-        if self.call is not None and not self._current:
-            self.over = True
-            return []
-        return self._stream.receive(text)
-
-    async def begin(self, start: Start) -> None:
-        """Find the stream's call."""
-        metrics.MESSAGES.labels("start").inc()
-        admitted = await self._admit(start)
-        if isinstance(admitted, Refused):
-            self.refuse(admitted)
-        else:
-            self.call, self._generation = admitted, admitted.generation
-
-    def act(self, event: Event) -> None:
-        """Bring what came to the call."""
-        if isinstance(event, Media) and self.call is not None:
-            self.call.media(event.track, event.timestamp_ms, event.audio)
-        elif isinstance(event, Ignored):
-            metrics.MESSAGES_IGNORED.labels(event.why).inc()
-        elif isinstance(event, Refused):
-            self.refuse(event)
-        elif self.call is None:
-            metrics.MESSAGES_IGNORED.labels("no_call").inc()
-        elif isinstance(event, Dtmf):
-            metrics.MESSAGES.labels("dtmf").inc()
-            self.call.dtmf(event.digit)
-        elif isinstance(event, Stop):
-            metrics.MESSAGES.labels("stop").inc()
-            self.call.end("hangup")
-            self.over = True
-
-    def refuse(self, refused: Refused) -> None:
-        """Count and log why the stream is not transcribed."""
-        self.refused = refused
-        self.over = True
-        metrics.REFUSALS.labels(refused.why).inc()
-        _logger.warning("stream_refused", why=refused.why, sentence=refused.sentence)
-
-    def end(self) -> None:
-        """The socket is closed: without a `stop` before it, the call's stream was cut."""
-        if self.call is not None and self._current:
-            self.call.end("disconnected")
-
-
-async def _carry(socket: web.WebSocketResponse, carried: _Carried) -> None:
-    """Read the socket until the stream is over; raises `TimeoutError` when it does not start in time."""
-    async with asyncio.timeout(START_S) as patience:
-        async for message in socket:
-            if message.type is not WSMsgType.TEXT:
-                metrics.MESSAGES_IGNORED.labels("not_text").inc()
-                continue
-            for event in carried.read(message.data):
-                if isinstance(event, Start):
-                    patience.reschedule(None)
-                    await carried.begin(event)
-                else:
-                    carried.act(event)
-            if carried.over:
-                break
-
-
 def _stopped(call: Call, stream_sid: str, reason: str) -> None:
-    if call.memo.stream_sid == stream_sid and not call.waiting:
-        call.end(reason)
-
-
-async def _closed(socket: web.WebSocketResponse) -> None:
-    await socket.close()
+    if call.memo.stream_sid == stream_sid:
+        call.cut(reason)
 
 
 def _xml(text: str) -> web.Response:

@@ -5,12 +5,16 @@ and never from `Host`. twilio's own validator tries a WebSocket URL with port 80
 443, so the candidates for the upgrade are ours; the signature itself is computed by twilio's library.
 """
 
+import hashlib
 import hmac
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import parse_qs
 
 from multidict import MultiDict, MultiDictProxy
 from twilio.request_validator import RequestValidator
+
+from bridge.twilio.addresses import stream_origin
 
 Form = MultiDict[str] | MultiDictProxy[str]
 
@@ -23,8 +27,7 @@ class Signatures:
     def __init__(self, auth_tokens: Iterable[str], public_url: str) -> None:
         self._validators = [RequestValidator(token) for token in auth_tokens]
         self._public_url = public_url
-        scheme, _, rest = public_url.partition("://")
-        self._stream_origin = f"{'wss' if scheme == 'https' else 'ws'}://{rest}"
+        self._stream_origin = stream_origin(public_url)
 
     @property
     def stream_origin(self) -> str:
@@ -35,18 +38,25 @@ class Signatures:
         """Whether Twilio signed a POST of `form` to `path` (with its query, as it was requested)."""
         return self._any(_with_and_without_port(self._public_url + path, "443"), form, signature)
 
+    def body_is_valid(self, path: str, body: bytes, signature: str) -> bool:
+        """Whether Twilio signed a POST of `body`, which is no form: its SHA-256 is part of the signed query."""
+        given = parse_qs(path.partition("?")[2]).get("bodySHA256", [""])[-1]
+        digest = hashlib.sha256(body).hexdigest()
+        same = hmac.compare_digest(digest.encode(), given.lower().encode(errors="replace"))
+        return self.post_is_valid(path, MultiDict(), signature) and same
+
     def upgrade_is_valid(self, path: str, signature: str) -> bool:
         """Whether Twilio signed the WebSocket upgrade at `path`."""
         return self._any(_with_and_without_port(self._stream_origin + path, "443"), MultiDict(), signature)
 
-    def _any(self, urls: Iterable[str], form: Form, signature: str) -> bool:
+    def fits(self, url: str, form: Form, signature: str) -> bool:
+        """Whether one of our tokens signed exactly this."""
         given = signature.encode(errors="replace")
-        valid = False
-        for url in urls:
-            for validator in self._validators:
-                expected = validator.compute_signature(url, form).encode()
-                valid |= hmac.compare_digest(expected, given)
-        return valid
+        expected = (validator.compute_signature(url, form).encode() for validator in self._validators)
+        return any(hmac.compare_digest(each, given) for each in expected)
+
+    def _any(self, urls: Iterable[str], form: Form, signature: str) -> bool:
+        return any(self.fits(url, form, signature) for url in urls)
 
 
 def _with_and_without_port(url: str, port: str) -> list[str]:

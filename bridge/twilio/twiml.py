@@ -1,24 +1,16 @@
 """The TwiML that the bridge answers: the stream, and then the number's own call flow."""
 
-import secrets
-from dataclasses import dataclass
+from xml.etree import ElementTree as ET
 
+from twilio.twiml import TwiML
 from twilio.twiml.voice_response import Connect, Start, VoiceResponse
 
 from bridge.config import NumberSettings
+from bridge.twilio.addresses import Addresses
 from bridge.twilio.stream_token import PARAMETER
 
 PAUSE_S = 600
 """Seconds of silence at a time when a number has no call flow of its own; then Twilio asks again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where Twilio finds us: absolute URLs."""
-
-    media: str
-    stream_status: str
-    resume: str
 
 
 def with_stream(settings: NumberSettings, addresses: Addresses, token: str) -> str:
@@ -26,14 +18,10 @@ def with_stream(settings: NumberSettings, addresses: Addresses, token: str) -> s
     response = VoiceResponse()
     connect = settings.twilio.mode == "connect"
     verb = Connect() if connect else Start()
-    tracks = "inbound" if connect else settings.twilio.tracks
-    stream = verb.stream(
-        name=f"bridge-{secrets.token_hex(4)}",  # unique in the call, as Twilio wants it
-        url=addresses.media,
-        track=None if connect else f"{tracks}_track" if tracks != "both" else "both_tracks",
-        status_callback=addresses.stream_status,
-        status_callback_method="POST",
-    )
+    asked = addresses.stream(settings)
+    if connect:  # has no choice
+        del asked["track"]
+    stream = verb.stream(**asked)
     stream.parameter(name=PARAMETER, value=token)
     response.append(verb)
     if connect:  # the next verb runs when the stream is over, and without one the call would end
@@ -51,8 +39,24 @@ def without_stream(settings: NumberSettings, addresses: Addresses) -> str:
 
 
 def _call_flow(response: VoiceResponse, settings: NumberSettings, addresses: Addresses) -> None:
-    if settings.then:
-        response.redirect(settings.then, method="POST")
+    flow = settings.then
+    if flow.twiml:
+        for verb in ET.fromstring(flow.twiml):  # noqa: S314 - the configuration's own, and checked when it was read
+            response.append(_Verbatim(verb))
+    elif flow.url:
+        response.redirect(flow.url, method=flow.method)
     else:
         response.pause(length=PAUSE_S)
         response.redirect(addresses.resume, method="POST")
+
+
+class _Verbatim(TwiML):  # type: ignore[misc]  # the library is not typed
+    """A verb as somebody else wrote it."""
+
+    def __init__(self, element: ET.Element) -> None:
+        super().__init__()
+        self._element = element
+
+    def xml(self) -> ET.Element:
+        """What the library puts into the document."""
+        return self._element

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from bridge import log, metrics
-from bridge.outbox.outbox import LaneLease, Outbox, OutboxDown
+from bridge.outbox.lease import LaneLease
+from bridge.outbox.outbox import Outbox, OutboxDown
 from bridge.webhook.breaker import UNPROVEN, Breaker
 from bridge.webhook.lane import LEASE_S, Lane, Means
 from bridge.webhook.sender import Secrets, Sender

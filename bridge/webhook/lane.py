@@ -10,7 +10,8 @@ from typing import Any
 from yarl import URL
 
 from bridge import log, metrics
-from bridge.outbox.outbox import Fenced, LaneLease, Outbox, OutboxDown, Stored, endpoint_tag
+from bridge.outbox.lease import Fenced, LaneLease
+from bridge.outbox.outbox import Outbox, OutboxDown, Stored, endpoint_tag
 from bridge.webhook import schedule
 from bridge.webhook.breaker import Breaker
 from bridge.webhook.sender import Outcome, Sender

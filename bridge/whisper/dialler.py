@@ -51,6 +51,7 @@ class Dialler:
         self._successor_at = 0.0  # not tried before
         self._back_s = BACK_S
         self._pause_s = 0.0
+        self._asked = False  # for the first socket nobody waits: calls that begin are no storm
         self._told: set[tuple[int, int | None]] = set()  # what was said of sockets that cannot be had
 
     async def open(self) -> Line:
@@ -143,7 +144,9 @@ class Dialler:
         `in_place`: for a successor, whose failure changes nothing.
         """
         endpoint, breaker = self._endpoints[place], self._endpoints[place].breaker
-        await asyncio.sleep(endpoint.turnstile.wait_s(self._loop.time()))
+        if self._asked:
+            await asyncio.sleep(endpoint.turnstile.wait_s(self._loop.time()))
+        self._asked = True
         if breaker.wait_s(self._loop.time()):
             return None  # it tripped in the queue
         attempt = breaker.begin(self._loop.time())

@@ -83,7 +83,10 @@ class Scribe:
             self.patience.partial(now)
             self._listener.partial(heard)
             return
-        self.patience.final(heard.start, heard.end, now)
+        self.patience.final(heard.end, now)
+        again = said.number is None and not heard.timed and heard.text == self._last_text
+        if again and not self._watermark.spoken:
+            return  # said again: since the first time there was nothing that this could have been heard in
         if heard.end <= self._latest and self._endpoint is not None:
             self._endpoint.reordered()
         self._latest = max(self._latest, heard.start)

@@ -20,9 +20,9 @@ from bridge.audio.upsample import FRAME, HISTORY
 from bridge.transcript.loudness import Loudness
 from bridge.whisper.conversation import Conversation, Ending
 from bridge.whisper.dialler import Dialler, Line
+from bridge.whisper.ear import Listen
 from bridge.whisper.endpoint import Endpoint
 from bridge.whisper.pace import Pace
-from bridge.whisper.patience import SPOKEN
 from bridge.whisper.protocol import Dialect, Transcription
 from bridge.whisper.scribe import MARGIN, Listener, Scribe
 from bridge.whisper.watermark import Watermark
@@ -38,10 +38,10 @@ ANSWERED: Final = 3
 """A socket on which the server has taken note of the end of audio, and said nothing, counts for so many."""
 
 HASTY: Final = mulaw.SAMPLE_RATE // 2
-"""Samples of loud audio without a final that make `finished` doubtful, if it is the first thing said at the end."""
+"""Samples of speech without a final that make `finished` doubtful, if it is the first thing said at the end."""
 
 HASTY_TAIL: Final = 30 * mulaw.SAMPLE_RATE
-"""Beyond this much audio without a final it was music, or noise, and not a last utterance."""
+"""Beyond this much audio without a final it was no last utterance: a song, or a voice far away."""
 
 STUCK: Final = 2
 """Sockets in a row that broke before anything was settled. The next one is not sent the silence before the first
@@ -67,6 +67,7 @@ class Session:
         journal: Journal,
         *,
         tick: Tick,
+        listen: Listen,
         endpoints: tuple[Endpoint, ...],
         whisper: "WhisperConfig",
         listener: Listener,
@@ -90,7 +91,9 @@ class Session:
         self._dialler = Dialler(endpoints, logger)
         self._scribe = Scribe(journal, self.watermark, listener, last_text)
         self._conversation: Conversation | None = None
-        self._hearing = Hearing(journal, self._dialler, tick=tick, whisper=whisper, logger=logger)
+        self._hearing = Hearing(
+            journal, self.watermark, self._dialler, listen=listen, tick=tick, whisper=whisper, logger=logger
+        )
         self._refused: tuple[Endpoint, Dialect] | None = None  # the latest start message that was not taken
         self._pace = Pace(whisper.replay_speed, 0)
         self._audio_end: int | None = None  # where the audio ends, once it is complete
@@ -149,9 +152,7 @@ class Session:
         if self._conversation is None or frames <= 0:
             return None
         if self.cursor < self.journal.start:
-            self._conversation.abort(
-                "journal_full"
-            )  # its limit has overtaken us; the next socket begins after it
+            self._conversation.abort("journal_full")  # its limit has overtaken us; the next begins after it
             return None
         if not self._conversation.writable:
             return 0
@@ -203,9 +204,8 @@ class Session:
         if self._conversation is None or self._conversation.audio_ended:
             return
         due = self._scribe.patience.mark(now, self.cursor)
-        if due is not None and not self._scribe.busy and self.watermark.over(due) >= SPOKEN:
-            span = self.watermark.unanswered, due
-            self._hearing.begin(span, self._conversation.dialect, self._scribe.patience, self._leave)
+        if due is not None and not self._scribe.busy:
+            self._hearing.begin(due, self._conversation.dialect, self._scribe.patience, self._leave)
         self._make_way(pause=not self.watermark.spoken)
 
     def _leave(self) -> None:
@@ -264,7 +264,7 @@ class Session:
         """Whether everything is settled or given up, now that a conversation has ended."""
         if ending is Ending.FINISHED:
             await self._scribe.publish(all_=True)
-            if not self._is_doubtful(conversation):
+            if not await self._is_doubtful(conversation):
                 if not self._scribe.has_written:
                     self._doubt(self.cursor)
                 return True
@@ -278,23 +278,23 @@ class Session:
         if self._last_tries < LAST_TRIES:
             return False
         await self._scribe.publish(all_=True)
-        self.gave_up = True
-        self._give_up(self.cursor if self._audio_end is None else self._audio_end)
+        await self._hearing.listen(self.cursor)
+        if self.watermark.spoken:  # nothing is dropped silently
+            self.gave_up = True
+            end = self.cursor if self._audio_end is None else self._audio_end
+            self._logger.error("whisper_gave_up", ms=(end - self.watermark.offset) // 8)
+            self._listener.lost(self.watermark.offset, end, "whisper_silent")
+            self.watermark.lost(end)
         return True
 
-    def _is_doubtful(self, conversation: Conversation) -> bool:
+    async def _is_doubtful(self, conversation: Conversation) -> bool:
         """Whether the server said `finished` too early, as far as one can tell; it is asked once more then."""
-        unheard, tail = self.watermark.loud(self.cursor), self.cursor - self.watermark.offset
-        if self._doubted_at == self.watermark.offset or conversation.finals_at_end:
+        tail = self.cursor - self.watermark.offset
+        if self._doubted_at == self.watermark.offset or conversation.finals_at_end or tail > HASTY_TAIL:
             return False
-        if unheard < HASTY or tail > HASTY_TAIL:
+        await self._hearing.listen(self.cursor)
+        if (unheard := self.watermark.loud(self.cursor)) < HASTY:
             return False
         self._doubted_at = self.watermark.offset
         self._logger.warning("whisper_finished_early", unheard_ms=unheard // 8)
         return True
-
-    def _give_up(self, end: int) -> None:
-        """Nothing is dropped silently: somebody may have spoken since the last final, so that is a gap."""
-        self._logger.error("whisper_gave_up", ms=(end - self.watermark.offset) // 8)
-        self._listener.lost(self.watermark.offset, end, "whisper_silent")
-        self.watermark.lost(end)

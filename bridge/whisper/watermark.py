@@ -4,12 +4,13 @@ from collections import deque
 from typing import Final
 
 from bridge.audio import mulaw
+from bridge.audio.voice import Stretches
 
 QUIET_S: Final = 45.0
 """Quiet audio of this age has left a healthy server's buffer: it holds 30 s at most; the rest is for lag."""
 
 LOUD_S: Final = 120.0
-"""The same for audio in which somebody may have spoken: music on hold never becomes a final either."""
+"""The same for audio in which somebody spoke, or may have: by then a server that hears nothing has been found out."""
 
 LOUD_PEAK: Final = 250
 """A frame with a higher sample (of 32767) may be speech: -42 dB of full scale; a quiet line stays below 100."""
@@ -40,6 +41,7 @@ class Watermark:
         """Where loud audio begins that it moved over without a final; None once there was one after it."""
         self._new_from = start  # loud audio before this is the tail of a finalised word
         self._loud: deque[tuple[int, int]] = deque()  # stretches past the offset that may be speech
+        self._listened = start  # those before this are speech
 
     def finalised(self, end: int) -> None:
         """A final that reaches to `end` is stored."""
@@ -77,6 +79,32 @@ class Watermark:
     def restart(self) -> None:
         """A new socket begins at the offset: what is sent from now on counts anew."""
         self._loud.clear()
+        self._listened = self.offset
+
+    def unheard(self, before: int) -> tuple[int, int] | None:
+        """Audio before `before` with loud stretches in it that nobody has listened to, and what leads up to them.
+
+        At most `LOUD_S` of it; None if there are none.
+        """
+        for begin, end in self._loud:
+            first = max(begin, self._listened)
+            if first < min(end, before):
+                start = max(self.offset, first - LEAD)
+                return start, min(before, start + int(LOUD_S * mulaw.SAMPLE_RATE))
+        return None
+
+    def listened(self, span: tuple[int, int], speech: Stretches) -> None:
+        """Somebody listened to what `unheard` told: what is not in `speech` was only loud, and needs no final."""
+        begin, end = max(span[0], self._listened), span[1]
+        within = [(max(first, begin), min(last, end)) for first, last in speech]
+        kept = [(0, begin), *within, (end, self._loud[-1][1] if self._loud else end)]
+        self._loud = deque(
+            (max(first, least), min(last, most))
+            for first, last in self._loud
+            for least, most in kept
+            if max(first, least) < min(last, most)
+        )
+        self._listened = max(self._listened, end)
 
     @property
     def unanswered(self) -> int:
@@ -92,9 +120,9 @@ class Watermark:
         """Samples past the offset and before `before` that may be speech."""
         return sum(max(0, min(end, before) - begin) for begin, end in self._loud)
 
-    def over(self, before: int) -> int:
-        """The same, but only stretches that have ended by then."""
-        return sum(end - begin for begin, end in self._loud if end <= before)
+    def speech(self, before: int) -> int:
+        """The same, but only those that are."""
+        return self.loud(min(before, self._listened))
 
     def utterance(self, not_before: int) -> tuple[int, int] | None:
         """The audio of the next final of a server that does not say where it lies; None if nothing may be speech.

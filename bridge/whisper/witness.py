@@ -1,29 +1,36 @@
-"""A second hearing: a socket of its own that is sent what the present one was sent and said nothing about.
+"""What becomes of loud audio that the present socket said nothing about.
 
-Music and a server that hears nothing any more look the same from outside: loud audio, pings answered, no final.
-To cut the socket and send the audio again would delay what is said next, by minutes if it was music. So the
-present socket goes on, and a witness decides: if it understands something, the present socket is useless.
+Music and a server that hears nothing any more look the same from outside: loud audio, pings answered, no final. So
+somebody listens to the audio; what is no speech needs no final. Of speech a witness is asked: a socket of its own that
+is sent the same. If it understands something, the present socket is useless. To cut that one without being sure, and
+send the audio again, would delay what is said next: not all speech can be understood.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge import log
+from bridge.audio import mulaw
 from bridge.audio.journal import Journal, Unreadable
 from bridge.audio.tick import Tick
 from bridge.audio.upsample import FRAME
 from bridge.whisper.conversation import Conversation
 from bridge.whisper.dialler import Dialler, Line
+from bridge.whisper.ear import Listen
 from bridge.whisper.pace import Pace
-from bridge.whisper.patience import Patience
+from bridge.whisper.patience import SPOKEN, Patience
 from bridge.whisper.protocol import Dialect, Transcription
+from bridge.whisper.watermark import Watermark
 
 if TYPE_CHECKING:
     from bridge.config import WhisperConfig
+
+ENOUGH: Final = 5 * mulaw.SAMPLE_RATE
+"""Samples that are worth being listened to: with the second before them the detector does a fifth of its work twice."""
 
 
 class Witness:
@@ -95,28 +102,52 @@ class Witness:
 
 
 class Hearing:
-    """Asks witnesses for one session, one after the other. `close` ends what it has begun."""
+    """Sees to it for one session, one stretch of audio after the other. `close` ends what it has begun."""
 
     def __init__(
-        self, journal: Journal, dialler: Dialler, *, tick: Tick, whisper: "WhisperConfig", logger: log.Logger
+        self,
+        journal: Journal,
+        watermark: Watermark,
+        dialler: Dialler,
+        *,
+        listen: Listen,
+        tick: Tick,
+        whisper: "WhisperConfig",
+        logger: log.Logger,
     ) -> None:
         self._journal = journal
+        self._watermark = watermark
         self._dialler = dialler
+        self._listen = listen
         self._tick = tick
         self._whisper = whisper
         self._logger = logger
         self._task: asyncio.Task[None] | None = None
 
-    def begin(
-        self, span: tuple[int, int], dialect: Dialect, patience: Patience, useless: Callable[[], None]
-    ) -> None:
-        """Let a witness hear the audio between two offsets, unless one is at it.
+    def begin(self, due: int, dialect: Dialect, patience: Patience, useless: Callable[[], None]) -> None:
+        """A final is due for speech before the offset `due`: find out why it is missing, unless that is being done.
 
-        If it understands a word, `useless` is called; if not, nothing would be gained by leaving the present
-        socket, and `patience` grows. It may have been music; or no socket works, which shows once one does.
+        If a witness understands a word, `useless` is called; if not, nothing would be gained by leaving the present
+        socket, and `patience` grows.
         """
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._hear(span, dialect, patience, useless))
+        if self._task is not None and not self._task.done():
+            return
+        unheard = self._watermark.unheard(due)
+        if (unheard and unheard[1] - unheard[0] >= ENOUGH) or self._watermark.speech(due) >= SPOKEN:
+            self._task = asyncio.create_task(self._hear(due, dialect, patience, useless))
+
+    async def listen(self, before: int) -> None:
+        """Find out what of the loud audio before an offset is speech; what cannot be read may be."""
+        span = self._watermark.unheard(before)
+        if span is None:
+            return
+        audio = np.empty(span[1] - span[0], np.uint8)
+        try:
+            self._journal.read_into(span[0], audio)
+        except Unreadable:
+            return
+        speech = await self._listen(audio.tobytes())
+        self._watermark.listened(span, [(span[0] + begin, span[0] + end) for begin, end in speech])
 
     def cancel(self) -> None:
         """The present socket has proved that it hears."""
@@ -131,15 +162,18 @@ class Hearing:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _hear(
-        self, span: tuple[int, int], dialect: Dialect, patience: Patience, useless: Callable[[], None]
+        self, due: int, dialect: Dialect, patience: Patience, useless: Callable[[], None]
     ) -> None:
+        await self.listen(due)
+        if self._watermark.speech(due) < SPOKEN:
+            return
         line = await self._dialler.second()
         if line is None:
             patience.restart()  # nobody to ask now
             return
         witness = Witness(
             self._journal,
-            span,
+            (self._watermark.unanswered, due),
             line=line,
             dialect=dialect,
             tick=self._tick,

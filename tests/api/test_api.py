@@ -11,6 +11,8 @@ from bridge.api.api import PREFIX, api
 from bridge.api.gate import Gate
 from bridge.errors import BridgeError, UsageError
 from bridge.outbox.outbox import OutboxDown
+from bridge.twilio.console import Refused
+from bridge.twilio.rest import RestFailed
 
 TOKEN = "an-admin-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -18,6 +20,12 @@ FAULTS = {
     "usage": UsageError("limit is wrong"),
     "down": OutboxDown("the outbox is away"),
     "failed": BridgeError("it could not be removed"),
+    "unknown": Refused("unknown", "nobody knows it"),
+    "conflict": Refused("conflict", "it is over"),
+    "unready": Refused("unready", "it is full"),
+    "twilio": RestFailed("Twilio is away", 500, passing=True),
+    "twilio_over": RestFailed("the call is over", 400, 21220),
+    "twilio_404": RestFailed("Twilio does not know it", 404),
     "large": web.HTTPRequestEntityTooLarge(max_size=10),
 }
 
@@ -61,6 +69,12 @@ async def test_refusals_of_every_kind_are_one_sentence_in_json() -> None:
         "/api/it/usage": (400, "limit is wrong"),
         "/api/it/down": (503, "the outbox is away"),
         "/api/it/failed": (500, "it could not be removed"),
+        "/api/it/unknown": (404, "nobody knows it"),
+        "/api/it/conflict": (409, "it is over"),
+        "/api/it/unready": (503, "it is full"),
+        "/api/it/twilio": (502, "Twilio is away"),
+        "/api/it/twilio_over": (409, "the call is over"),
+        "/api/it/twilio_404": (404, "Twilio does not know it"),
         "/api/it/large": (413, "Maximum request body size 10 exceeded."),
         "/api/nothing": (404, "Nothing matches the given URI."),
     }

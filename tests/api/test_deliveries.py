@@ -380,8 +380,10 @@ async def test_a_call_that_was_erased_before_this_process_saw_it_leaves_no_audio
         call.report.call_sid = ONE
         speaking = asyncio.create_task(call.run())
         async with asyncio.timeout(5):
-            while not setup.bridge.calls.has_ended(ONE) or not empty(tmp_path):
+            while not call.report.streams or call.report.streams[0].close_code is None:
                 await asyncio.sleep(0.01)
+        assert call.report.streams[0].close_code == 1008
+        assert empty(tmp_path)
         assert {r.type for r in setup.receiver.received} == {"call.dtmf"}
         speaking.cancel()
         await asyncio.gather(speaking, return_exceptions=True)

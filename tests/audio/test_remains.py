@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.audio.journal import Journal
-from bridge.audio.remains import ENDS, SEGMENT, read
+from bridge.audio.remains import ENDS, SEGMENT, cut, read
 
 WHOLE = 3 * SEGMENT + 1000
 
@@ -171,13 +171,13 @@ def damages() -> st.SearchStrategy[Callable[[Path], None]]:
 
         return damage
 
-    def cut(name: str, size: int) -> Callable[[Path], None]:
+    def shorten(name: str, size: int) -> Callable[[Path], None]:
         return lambda track: os.truncate(track / name, size) if (track / name).exists() else None
 
     return st.one_of(
         st.builds(unlink, names),
         st.builds(write, names, st.binary(max_size=40)),
-        st.builds(cut, names, st.integers(0, 2 * SEGMENT)),
+        st.builds(shorten, names, st.integers(0, 2 * SEGMENT)),
     )
 
 
@@ -197,4 +197,21 @@ def test_no_damage_is_a_traceback_and_what_is_lost_is_named(
     assert journal.start % SEGMENT == 0
     assert all(begin < end <= journal.end for begin, end in journal.lost)
     journal.seam(10**7)
+    journal.close(delete=True)
+
+
+@pytest.mark.parametrize("kept", [0, 100, SEGMENT, SEGMENT + 7, 2 * SEGMENT])
+def test_a_journal_can_be_cut_where_another_one_begins(tmp_path: Path, kept: int) -> None:
+    track = tmp_path / "track"
+    whole = Journal(track)
+    whole.seam(8000)
+    whole.append(b"\x01" * (2 * SEGMENT + 50))
+    whole.close(delete=False)
+    cut(track, 10**9)
+    assert read(track).end == 2 * SEGMENT + 50
+    cut(track, 8000 + kept)
+    found = read(track)
+    assert (found.end, found.received, found.lost) == (kept, kept, [])
+    journal, audio = heard(track)
+    assert audio == b"\x01" * kept
     journal.close(delete=True)

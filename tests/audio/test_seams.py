@@ -29,3 +29,12 @@ def test_a_seam_that_no_audio_follows_is_none() -> None:
 
 def test_of_two_seams_at_one_place_the_later_holds() -> None:
     assert Seams.parse("0 8 8\n0 16 16\n", end=600).clock(0) == 16
+
+
+def test_where_a_moment_of_the_call_lies() -> None:
+    seams = Seams([Seam(0, 800, 800), Seam(1000, 80_000, 1800)])
+    assert [seams.offset(clock) for clock in (0, 800, 900, 1799, 1800, 79_999, 80_000, 80_005)] == [
+        *(0, 0, 100, 999),
+        *(1000, 1000, 1000, 1005),
+    ]
+    assert Seams().offset(77) == 77

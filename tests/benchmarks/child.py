@@ -8,7 +8,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,17 +16,23 @@ from bridge.errors import BridgeError
 
 START_S: Final = 30.0
 STOP_S: Final = 10.0
+LINE_LIMIT: Final = 1 << 28
+"""Bytes of one answer: a number of 20 bytes for each frame of a thousand calls, and room."""
+
 _SETTINGS: Final = ("BRIDGE_", "TWILIO_", "BASETEN_")  # what would change the bridge's configuration
 
 
 class Child:
     """`python -m ARGUMENTS`: `async with Child("bridge", "serve", cpus={0}) as child`."""
 
-    def __init__(self, *arguments: str, cpus: Collection[int]) -> None:
+    def __init__(
+        self, *arguments: str, cpus: Collection[int], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.port = 0
         """Where it listens, as its log says."""
         self._arguments = arguments
         self._cpus = cpus
+        self._environment = dict(environment or {})
         self._process: Process
         self._last: deque[str] = deque(maxlen=20)
         self._listening = asyncio.Event()
@@ -35,7 +41,12 @@ class Child:
     async def __aenter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *self._arguments), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
+            *(sys.executable, "-m", *self._arguments),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=environment | self._environment,
+            limit=LINE_LIMIT,
         )
         with contextlib.suppress(ProcessLookupError):  # it has ended already, which is found below
             os.sched_setaffinity(self._process.pid, self._cpus)  # so early, it holds for threads to come
@@ -75,13 +86,16 @@ class Child:
         """What its log said last."""
         return self._last[-1] if self._last else "nothing"
 
-    async def last_words(self) -> bytes:
-        """Close its stdin and take what it then writes to stdout."""
+    async def ask(self) -> bytes:
+        """Write a line to its stdin, and take the one that it answers on stdout. Raises `BridgeError`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
-        async with asyncio.timeout(STOP_S):
-            return await self._process.stdout.read()
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            self._process.stdin.write(b"\n")
+            async with asyncio.timeout(STOP_S):
+                if line := await self._process.stdout.readline():
+                    return line
+        raise BridgeError(f"{self._arguments[0]} does not answer; it said last: {self.last_line}")
 
     async def stop(self) -> None:
         """End it: SIGTERM, then SIGKILL if it does not listen."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from bridge.call import call as module
+from bridge.call import ending as module
 from bridge.local.deliveries import judge
 from bridge.local.receiver import Received
 from bridge.local.twilio.script import Burst, Hole, Script

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bridge.call import call as call_module
 from bridge.call import calls as module
+from bridge.call import carrier as carrier_module
 from bridge.local.twilio.script import Script
-from bridge.outbox.outbox import Erased, Fenced
+from bridge.outbox.lease import Erased, Fenced
 from tests.doubles.bridge import Setup, running
 from tests.doubles.numbered import NumberedWhisper, speech
 
@@ -28,15 +28,20 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_drain_ends_calls_at_once_when_in_a_hurry(tmp_path: Path) -> None:
+async def test_drain_waits_for_calls_until_it_is_in_a_hurry(tmp_path: Path) -> None:
     async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
         task = await live(setup, whisper)
         hurry = asyncio.Event()
+        draining = asyncio.create_task(setup.bridge.calls.drain(3600, hurry))
+        await asyncio.sleep(0.1)
+        assert not draining.done()
         hurry.set()
-        await setup.bridge.calls.drain(3600, hurry)
+        await draining
+        (call,) = setup.bridge.calls
+        call.end("test")
         await setup.bridge.calls.finish(10, hurry, 10)
         ended = await setup.receiver.wait_for_type("call.ended")
-        assert (ended.data["reason"], ended.data["complete"]) == ("drained", True)
+        assert (ended.data["reason"], ended.data["complete"]) == ("test", True)
         assert len(setup.bridge.calls) == 0
         await cancelled(task)
 
@@ -71,7 +76,7 @@ async def test_ended_calls_are_remembered_up_to_a_bound(
 async def test_a_stream_that_brings_nothing_any_more_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "IDLE_STREAM_S", 0.4)
+    monkeypatch.setattr(carrier_module, "IDLE_S", 0.4)
     async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
         script = Script(speed=4, ending="open", callbacks=False, open_s=5)
         task = asyncio.create_task(setup.call({"inbound": speech(range(3))}, script).run())

@@ -284,3 +284,25 @@ def test_the_lock_is_not_inherited(tmp_path: Path) -> None:
         assert journals._lock is not None
         assert not os.get_inheritable(journals._lock)
         assert module.LOCK in os.listdir(tmp_path / N1)  # noqa: PTH208 - names alone
+
+
+def test_what_lies_in_the_own_directory_is_found_again(tmp_path: Path) -> None:
+    with Journals(tmp_path, N1) as journals:
+        folder = journals.folder(CALL)
+        assert journals.own() == []
+        folder.write(b"memo")
+        (tmp_path / N1 / "something").mkdir()
+        assert [found.id for found in journals.own()] == [folder.id]
+    assert Journals(tmp_path, N1).own() == []
+
+
+def test_a_track_is_cut_where_another_process_goes_on(tmp_path: Path) -> None:
+    with Journals(tmp_path, N1) as journals:
+        folder = journals.folder(CALL)
+        journal = folder.journal("inbound")
+        journal.seam(4000)
+        journal.append(b"x" * 800)
+        journal.close(delete=False)
+        assert folder.begin("inbound") == 4000
+        folder.cut("inbound", 4100)
+        assert folder.journal("inbound").end == 100

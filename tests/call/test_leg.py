@@ -7,7 +7,8 @@ import pytest
 
 from bridge.audio.journal import Journal
 from bridge.audio.remains import SEGMENT
-from bridge.call.leg import Gap, Leg, watermark_key
+from bridge.audio.upsample import FRAME
+from bridge.call.leg import Gap, Leg, follower, watermark_key
 from bridge.call.track import Track
 
 
@@ -66,8 +67,24 @@ def test_what_the_session_gives_up_settles_only_what_lies_at_the_watermark(tmp_p
 async def test_a_leg_is_behind_while_a_frame_waits_and_its_task_runs(tmp_path: Path) -> None:
     leg = leg_of(tmp_path)
     leg.task = asyncio.create_task(asyncio.sleep(0))
-    assert not leg.behind
+    assert leg.behind_s == 0
     leg.track.media(0, b"x" * 256, 0.0)
-    assert (leg.behind, leg.succeeded) == (True, False)
+    assert (leg.behind_s, leg.succeeded) == (FRAME / 8000, False)
     await leg.task
-    assert (leg.behind, leg.succeeded) == (False, True)
+    assert (leg.behind_s, leg.succeeded) == (0, True)
+
+
+def test_how_far_a_track_is_settled_is_said_for_this_journal_and_for_those_without_it(tmp_path: Path) -> None:
+    leg = leg_of(tmp_path)
+    leg.track.media(8000, b"x" * 160, 0.0)
+    assert leg.settled(160) == {"inbound.j1": 160, "inbound": 8160}
+    leg.continued = True
+    assert leg.settled(160) == {"inbound.j1": 160, "inbound": 8160, "inbound.j1.begins": 8000}
+
+
+def test_a_journal_is_of_use_until_the_next_one_begins() -> None:
+    marks = {"inbound": 900, "inbound.j1": 5, "inbound.j2.begins": 400, "inbound.j3.begins": 700}
+    assert follower(marks, "inbound", 0) == 400
+    assert follower(marks, "inbound", 400) == 700
+    assert follower(marks, "inbound", 700) is None
+    assert follower(marks, "outbound", 0) is None

@@ -30,3 +30,12 @@ def test_our_number_is_the_one_called_or_the_one_that_calls() -> None:
     assert our_number("+1", "+2", "inbound") == "+2"
     assert our_number("+1", "+2", "outbound-api") == "+1"
     assert our_number("", "", "") == ""
+
+
+def test_where_the_clock_is_0_on_this_machine() -> None:
+    settings = Config.model_validate({"webhook": {"url": "https://agent.example.com/"}}).for_number("+2")
+    memo = replace(Memo.of(ABOUT, settings), began_at=1000.0, boot="b1", began_monotonic=50.0)
+    assert memo.began(now=80.0, wall=1030.5, boot="b1") == 50.0
+    assert memo.began(now=80.0, wall=1030.5, boot="b2") == 49.5  # another machine
+    assert memo.began(now=40.0, wall=1030.5, boot="b1") == 9.5  # such a clock does not go back
+    assert replace(memo, boot="").began(now=80.0, wall=1030.5, boot="") == 49.5

@@ -12,7 +12,8 @@ from bridge.call.memo import About, Memo
 from bridge.call.minutes import Minutes
 from bridge.call.publisher import Taken
 from bridge.config import Config
-from bridge.outbox.outbox import CallLease, Fenced, Line, Outgoing
+from bridge.outbox.lease import CallLease, Fenced
+from bridge.outbox.outbox import Line, Outgoing
 from bridge.transcript.heard import Heard
 from bridge.transcript.loudness import Loudness
 
@@ -27,12 +28,25 @@ class Outbox:
         self.stored: list[Outgoing] = []
         self.lines: list[Line] = []
         self.watermarks: dict[str, int] = {}
+        self.noted: list[tuple[int, bytes]] = []
+        """What was said of the call, and after how many events."""
+        self.let_go_at: int | None = None
         self.lease = CallLease("CA1", "j1", 1, 1, {}, ended=False)
 
-    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
-        assert (call_sid, owner, only_from) == ("CA1", "j1", "")
+    async def own_call(
+        self, call_sid: str, owner: str, meta: bytes, *, node: str, only_from: str | None = None
+    ) -> CallLease:
+        assert (call_sid, owner, node, only_from) == ("CA1", "j1", "n1", None)
         assert Memo.decode(meta) == MEMO
         return self.lease
+
+    async def note(self, lease: CallLease, meta: bytes) -> None:
+        assert lease == self.lease
+        self.noted.append((len(self.stored), meta))
+
+    async def let_go(self, lease: CallLease) -> None:
+        assert lease == self.lease
+        self.let_go_at = len(self.stored)
 
     async def transcript(self, call_sid: str) -> list[Line]:
         assert call_sid == "CA1"
@@ -59,7 +73,7 @@ class Outbox:
 @asynccontextmanager
 async def minutes(outbox: Outbox, taken: Taken | None = None) -> AsyncIterator[Minutes]:
     partials = SimpleNamespace(drop=lambda *_: None, offer=lambda *_: None)
-    services: Any = SimpleNamespace(outbox=outbox, partials=partials, wall=lambda: 1_795_000_000.5)
+    services: Any = SimpleNamespace(node="n1", outbox=outbox, partials=partials, wall=lambda: 1_795_000_000.5)
     made = Minutes(SETTINGS, services, lambda: MEMO, "j1", taken)
     task = asyncio.create_task(made.run())
     try:
@@ -69,12 +83,15 @@ async def minutes(outbox: Outbox, taken: Taken | None = None) -> AsyncIterator[M
         await asyncio.gather(task, return_exceptions=True)
 
 
-def leg() -> Any:
+def leg(watermark: int = 0) -> Any:
     """One whose offsets are its clock."""
     track = SimpleNamespace(name="inbound", ms=lambda offset: offset // 8, journal=SimpleNamespace(untold=0))
-    session = SimpleNamespace(resent_until=800, loudness=Loudness())
+    session = SimpleNamespace(
+        resent_until=800, loudness=Loudness(), watermark=SimpleNamespace(offset=watermark)
+    )
     key = "inbound.j1"
     made: Any = SimpleNamespace(track=track, session=session, key=key)
+    made.settled = lambda offset: {key: offset, "inbound": offset}
     made.told_key = lambda reason: Leg.told_key(made, reason)
     return made
 
@@ -105,7 +122,46 @@ async def test_everything_is_told_in_the_order_in_which_it_was_said() -> None:
     assert [event["data"].get("recovered") for event in told if "text" in event["data"]] == [True, False]
     assert [line["text"] for line in told[-1]["data"]["transcript"]] == ["hello", "world"]
     assert [(line.number, line.text) for line in outbox.lines] == [(1, "hello"), (2, "world")]
-    assert outbox.watermarks == {"inbound.j1": 1680, "inbound.j1.gaps": 160}
+    assert outbox.watermarks == {"inbound.j1": 1680, "inbound.j1.gaps": 160, "inbound": 1680}
+
+
+async def test_a_gap_at_the_beginning_is_told_once_and_settles_what_it_spans() -> None:
+    outbox = Outbox()
+    async with minutes(outbox) as made:
+        made.gap(leg(), Gap(0, 4000, 16_000, "not_received"))
+        await end(made)
+    assert [event["type"] for event in outbox.told()] == ["transcript.gap", "call.ended"]
+    assert outbox.watermarks == {"inbound.j1": 0, "inbound.j1.gaps": 0, "inbound": 16_000}
+    lease = CallLease("CA1", "j1", 2, 7, outbox.watermarks, ended=False)
+    async with minutes(outbox, Taken(lease, [])) as made:
+        made.gap(leg(), Gap(0, 4000, 16_000, "not_received"))
+        await end(made)
+    assert [event["type"] for event in outbox.told()].count("transcript.gap") == 1
+
+
+async def test_a_gap_after_audio_that_is_not_settled_settles_nothing_on_the_calls_clock() -> None:
+    outbox = Outbox()
+    async with minutes(outbox) as made:
+        made.gap(leg(watermark=80), Gap(160, 160, 16_000, "not_received"))
+        await end(made)
+    assert outbox.watermarks == {"inbound.j1.gaps": 160}
+
+
+async def test_whoever_takes_the_call_over_knows_how_far_it_is_told() -> None:
+    outbox = Outbox()
+    async with minutes(outbox) as made:
+        owned = [made.owned]
+        made.started(["inbound"])
+        made.note()
+        made.settle(leg(), 320)
+        await made.let_go({"inbound": 400})
+        owned.append(made.owned)
+    assert owned == [False, True]
+    assert [event["type"] for event in outbox.told()] == ["call.started"]
+    assert outbox.noted == [(1, MEMO.encode())]
+    assert outbox.watermarks == {"inbound.j1": 320, "inbound": 400}
+    assert outbox.let_go_at == 1
+    await made.release()
 
 
 async def test_what_an_earlier_process_told_is_not_told_again() -> None:

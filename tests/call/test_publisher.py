@@ -10,7 +10,8 @@ import pytest
 from bridge import events, metrics
 from bridge.call import publisher as module
 from bridge.call.publisher import Publisher, Taken, take_over
-from bridge.outbox.outbox import CallLease, Erased, Fenced, Line, OutboxDown, Outgoing
+from bridge.outbox.lease import CallLease, Erased, Fenced
+from bridge.outbox.outbox import Line, OutboxDown, Outgoing
 
 ABOUT = {
     "call_sid": "CA1",
@@ -35,16 +36,25 @@ class Outbox:
         self.stored: list[Outgoing] = []
         self.lines: list[Line] = []
         self.watermarks: dict[str, int] = {}
+        self.noted: list[bytes] = []
         self.ended = False
         self.epoch = 1
         self.owner = ""
 
-    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
+    async def own_call(
+        self, call_sid: str, owner: str, meta: bytes, *, node: str, only_from: str | None = None
+    ) -> CallLease:
+        assert node == "n1"
         self._fail()
-        if only_from not in {"", self.owner}:
+        if only_from not in {None, self.owner}:
             raise Fenced("another process has the call")
         lease = CallLease(call_sid, owner, self.epoch, self.next_sequence, {}, ended=self.over, meta=meta)
         return replace(lease, erased=self.erased)
+
+    async def note(self, lease: CallLease, meta: bytes) -> None:
+        assert lease.call_sid == "CA1"
+        self._fail()
+        self.noted.append(meta)
 
     async def transcript(self, call_sid: str) -> list[Line]:
         assert call_sid == "CA1"
@@ -77,8 +87,8 @@ class Outbox:
             raise OutboxDown("the disk is away")
 
 
-async def taken(outbox: Outbox, *, only_from: str = "") -> Taken:
-    return await take_over(outbox, "CA1", "me", b"memo", only_from=only_from)  # type: ignore[arg-type]  # as below
+async def taken(outbox: Outbox, *, only_from: str | None = None) -> Taken:
+    return await take_over(outbox, "CA1", "me", b"memo", node="n1", only_from=only_from)  # type: ignore[arg-type]  # as below
 
 
 @asynccontextmanager
@@ -247,3 +257,16 @@ async def test_a_gap_is_stored_with_how_far_it_was_told() -> None:
         to.post(events.CallDtmf, events.CallDtmfData, watermarks={"inbound.gaps": 7}, digit="1")
         await digit(to, "2")
     assert outbox.watermarks == {"inbound.gaps": 7}
+
+
+async def test_what_is_noted_waits_for_the_outbox_too_and_moves_are_silent() -> None:
+    outbox = Outbox()
+    async with publisher(outbox) as (to, _):
+        await digit(to, "1")
+        outbox.down = 2
+        to.note(b"memo")
+        to.move({"inbound": 7})
+        await digit(to, "2")
+    assert outbox.noted == [b"memo"]
+    assert outbox.watermarks == {"inbound": 7}
+    assert len(outbox.stored) == 2

@@ -5,94 +5,29 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 
+from bridge import metrics
 from bridge.audio.remains import SEGMENT
-from bridge.call import call as call_module
+from bridge.call import carrier as carrier_module
+from bridge.call import ending as ending_module
+from bridge.call import lifeline as lifeline_module
 from bridge.call import recovery as module
 from bridge.call.memo import Memo
-from bridge.local.receiver import Received, Receiver
+from bridge.local.receiver import Receiver
 from bridge.local.twilio.call import SimulatedCall
-from bridge.local.twilio.rest import RestApi
 from bridge.local.twilio.script import Script
 from bridge.outbox.outbox import OutboxDown
 from bridge.outbox.sqlite import Sqlite
-from bridge.serve import Bridge, opened
-from tests.chaos.port import free_port
-from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, SECRET, settings
-from tests.doubles.numbered import NumberedWhisper, speech
-from tests.doubles.process import Around, serving
-
-
-@dataclass
-class World:
-    """Everything around a bridge that is killed."""
-
-    whisper: NumberedWhisper
-    receiver: Receiver
-    twilio: RestApi
-    around: Around
-
-    def call(self, words: int, script: Script | None = None, **tracks: bytes) -> SimulatedCall:
-        audio: Any = {"inbound": speech(range(words)), **tracks}
-        voice = f"http://127.0.0.1:{self.around.port}/twilio/voice"
-        return self.twilio.add(SimulatedCall(ACCOUNT, voice, audio, script, public_url=PUBLIC_URL))
-
-    async def ended(self, call: SimulatedCall, timeout: float = 20) -> list[Received]:
-        """Every event of a call, each once, when its last one has come."""
-        call_sid = call.report.call_sid
-        await self.receiver.wait_for(lambda r: r.type == "call.ended" and r.call_sid == call_sid, timeout)
-        first = {r.webhook_id: r for r in reversed(self.receiver.received) if r.call_sid == call_sid}
-        return sorted(first.values(), key=lambda r: r.data["sequence"])
-
-    def bridge(self, **sections: Any) -> AbstractAsyncContextManager[Bridge]:
-        """A bridge in this process; to leave it is, for its calls, as if it was killed."""
-        around = self.around
-        sections = (
-            dict[str, Any]()
-            | {"server": {"port": around.port}, "twilio": {"api_base_url": self.twilio.url}}
-            | sections
-        )
-        return opened(settings(around.directory, self.whisper.url, self.receiver.url, **sections))
-
-    async def left(self, words: int = 6, *, silent: bool = False, **sections: Any) -> SimulatedCall:
-        """A call in whose middle a bridge was left; it is over meanwhile. `silent`: nothing was finalised."""
-        self.whisper.mute = set(range(100)) if silent else set()
-        call = self.call(200, Script(speed=4))
-        async with self.bridge(**sections) as bridge:
-            task = asyncio.create_task(call.run())
-            await self.receiver.wait_for_type("call.started", call_sid=call.report.call_sid)
-            while len(call.report.sent) < words * 13 + words // 4 * 20:
-                await asyncio.sleep(0.01)
-            while bridge.calls.get(call.report.call_sid) is None:
-                await asyncio.sleep(0.01)
-        call.hang_up()
-        await task
-        self.whisper.mute = set()
-        return call
-
-    def journals(self) -> list[Path]:
-        return list((self.around.directory / "outbox" / "journal").glob("*/CA*"))
-
-    async def emptied(self) -> None:
-        """Wait until no audio is left: it goes when `call.ended` is stored, which the receiver may see first."""
-        async with asyncio.timeout(10):
-            while self.journals():
-                await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with NumberedWhisper() as whisper, Receiver(SECRET) as receiver, RestApi(ACCOUNT) as twilio:
-        base = f'api_base_url = "{twilio.url}"'
-        around = Around(tmp_path, whisper.url, receiver.url, twilio=base, port=free_port())
-        yield World(whisper, receiver, twilio, around)
+from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, SECRET
+from tests.doubles.numbered import speech
+from tests.doubles.process import serving
+from tests.doubles.world import World, in_order, words
 
 
 @asynccontextmanager
@@ -113,20 +48,6 @@ async def killed_in(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def words(events: list[Received], track: str = "inbound") -> list[int]:
-    finals = [e.data for e in events if e.type == "transcript.final" and e.data["track"] == track]
-    return [int(word[1:]) for final in finals for word in final["text"].split()]
-
-
-def in_order(events: list[Received]) -> None:
-    assert [e.data["sequence"] for e in events] == list(range(1, len(events) + 1))
-    assert (events[0].type, events[-1].type) == ("call.started", "call.ended")
-    assert all(e.verified for e in events)
-    finals = [e.data for e in events if e.type == "transcript.final"]
-    lines = [{key: final[key] for key in ("track", "text", "start_ms", "end_ms")} for final in finals]
-    assert events[-1].data["transcript"] == sorted(lines, key=lambda line: int(line["start_ms"]))
 
 
 async def test_a_call_that_ended_meanwhile_gets_its_last_finals_and_its_end(world: World) -> None:
@@ -158,15 +79,15 @@ async def test_a_call_that_ended_meanwhile_gets_its_last_finals_and_its_end(worl
         assert gap["end_ms"] - gap["start_ms"] < 3000  # as far as Twilio's whole seconds tell
 
 
-async def test_a_stream_that_comes_back_goes_on_with_its_call(world: World) -> None:
+async def test_a_call_that_goes_on_is_streamed_again_and_misses_nothing_else(world: World) -> None:
     call = world.call(30, outbound=speech(range(60, 90)))
     async with killed_in(world, call) as (task,):
         killed_at = time.time()
         async with serving(world.around) as bridge:
             await bridge.port()
-            call.redirect()
             await task
             events = await world.ended(call)
+            await world.emptied()
     in_order(events)
     first, second = call.report.streams
     again_ms, lost_ms = second.first_frame * 20, sent_ms(call, killed_at)
@@ -183,7 +104,6 @@ async def test_a_stream_that_comes_back_goes_on_with_its_call(world: World) -> N
     assert events[-1].data["reason"] == "hangup"
     assert {e.data["stream_sid"] for e in events} == {first.stream_sid, second.stream_sid}
     assert abs(events[-1].data["duration_ms"] - call.duration_ms) <= 40
-    await world.emptied()
 
 
 def sent_ms(call: SimulatedCall, until: float) -> int:
@@ -194,8 +114,8 @@ def sent_ms(call: SimulatedCall, until: float) -> int:
 async def test_of_a_call_nobody_knows_anything_about_is_given_up_after_a_while(
     world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "ALONE_S", 1.0)
-    monkeypatch.setattr(module, "ASK_FIRST_S", 0.2)
+    monkeypatch.setattr(lifeline_module, "ALONE_S", 1.0)
+    monkeypatch.setattr(lifeline_module, "ASK_FIRST_S", 0.2)
     call = await world.left()
     world.twilio.refuse = 404
     began = time.monotonic()
@@ -213,9 +133,9 @@ async def test_of_a_call_nobody_knows_anything_about_is_given_up_after_a_while(
 async def test_a_call_that_goes_on_is_kept_open_and_asked_about_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ALONE_S", 0.5)
-    monkeypatch.setattr(module, "ASK_FIRST_S", 0.1)
-    monkeypatch.setattr(call_module, "IDLE_STREAM_S", 0.5)
+    monkeypatch.setattr(lifeline_module, "ALONE_S", 0.5)
+    monkeypatch.setattr(lifeline_module, "ASK_FIRST_S", 0.1)
+    monkeypatch.setattr(carrier_module, "IDLE_S", 0.5)
     call = await world.left()
     call.status, ended_at, call.ended_at = "in-progress", call.ended_at, None
     async with world.bridge() as bridge:
@@ -225,9 +145,8 @@ async def test_a_call_that_goes_on_is_kept_open_and_asked_about_again(
         assert kept.waiting
         call.status, call.ended_at = "completed", ended_at
         assert (await world.ended(call))[-1].data["reason"] == "bridge_lost"
-    assert set(world.twilio.asked) == {
-        f"GET /2010-04-01/Accounts/{ACCOUNT.sid}/Calls/{call.report.call_sid}.json"
-    }
+    base = f"/2010-04-01/Accounts/{ACCOUNT.sid}/Calls/{call.report.call_sid}"
+    assert set(world.twilio.asked) == {f"GET {base}.json", f"POST {base}/Streams.json"}
 
 
 async def test_what_was_said_until_twilios_end_of_the_call_is_a_gap(world: World) -> None:
@@ -324,7 +243,7 @@ async def test_quiet_audio_that_was_released_is_not_missing(
         await world.receiver.wait_for_type("call.started")
         (live,) = bridge.calls
         async with asyncio.timeout(10):
-            while not live._legs["inbound"].track.journal.start:
+            while not live._legs.of("inbound").track.journal.start:
                 await asyncio.sleep(0.01)
     call.hang_up()
     await task
@@ -337,7 +256,7 @@ async def test_quiet_audio_that_was_released_is_not_missing(
 async def test_the_time_for_last_finals_begins_when_it_is_the_calls_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "FINISH_S", 2.0)
+    monkeypatch.setattr(ending_module, "FINISH_S", 2.0)
     call = await world.left(12, silent=True)
 
     catch_up = module.Recovery._catch_up
@@ -372,8 +291,8 @@ async def test_a_call_that_waits_for_its_turn_does_not_hold_up_a_stop(
 async def test_a_call_whose_turn_does_not_come_ends_all_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "TURN_S", 0.1)
-    monkeypatch.setattr(call_module, "FINISH_S", 0.1)
+    monkeypatch.setattr(ending_module, "TURN_S", 0.1)
+    monkeypatch.setattr(ending_module, "FINISH_S", 0.1)
     monkeypatch.setattr(module, "TRANSCRIBING", 0)
     call = await world.left(12, silent=True)
     async with world.bridge():
@@ -396,7 +315,7 @@ async def test_a_wall_clock_that_is_set_between_two_processes_moves_nothing(
         assert 0 < time.monotonic() - began < 20
         assert kept._clock.began_at == began
         kept.memo = replace(kept.memo, boot="another")
-        kept._folder.write(kept.memo.encode())
+        kept.folder.write(kept.memo.encode())
     async with world.bridge() as bridge:
         (kept,) = bridge.calls
         assert kept._clock.began_at == pytest.approx(began - step_s, abs=1)
@@ -404,7 +323,7 @@ async def test_a_wall_clock_that_is_set_between_two_processes_moves_nothing(
 
 async def test_a_bridge_that_was_stopped_in_a_hurry_leaves_the_rest_to_the_next(world: World) -> None:
     world.whisper.mute = set(range(100))
-    call = world.call(100)
+    call = world.call(200)
     async with serving(world.around) as bridge:
         await bridge.port()
         task = asyncio.create_task(call.run())
@@ -413,17 +332,18 @@ async def test_a_bridge_that_was_stopped_in_a_hurry_leaves_the_rest_to_the_next(
         bridge.send(signal.SIGTERM)
         await bridge.line("draining")
         bridge.send(signal.SIGTERM)
-        await bridge.line("stream_ended")
-        await bridge.kill()  # it would wait ten seconds for last words
+        await bridge.line("handing_over")
+        await bridge.kill()  # it would wait some seconds for last words
     world.whisper.mute = set()
     async with serving(world.around):
+        while len(call.report.streams) < 2 or call.report.streams[-1].frames < 100:
+            await asyncio.sleep(0.01)
+        call.hang_up()
+        await task
         events = await world.ended(call)
     in_order(events)
-    assert events[-1].data["reason"] == "drained"
+    assert events[-1].data["reason"] == "hangup"
     assert words(events)[:3] == [0, 1, 2]
-    assert world.twilio.asked == []
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_call_goes_through_many_lives_and_nothing_is_told_twice(world: World) -> None:
@@ -435,7 +355,7 @@ async def test_a_call_goes_through_many_lives_and_nothing_is_told_twice(world: W
             finals = sum(r.type == "transcript.final" for r in world.receiver.received)
             async with asyncio.timeout(10):
                 while sum(r.type == "transcript.final" for r in world.receiver.received) == finals:
-                    if not kept.behind and finals:
+                    if not kept.behind_s and finals:
                         break
                     await asyncio.sleep(0.005)
     world.twilio.refuse = None
@@ -486,7 +406,7 @@ async def test_the_transcript_is_whole_though_nobody_is_told_of_finals(world: Wo
 async def test_what_is_found_of_a_call_that_has_its_end_is_late(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "FINISH_S", 0.2)
+    monkeypatch.setattr(ending_module, "FINISH_S", 0.2)
     world.whisper.delay_s = [60.0, 60.0]
     call = world.call(4, Script(speed=4))
     async with world.bridge():
@@ -517,13 +437,27 @@ async def test_an_erased_call_is_not_transcribed_and_its_audio_removed(world: Wo
     assert len(world.whisper.connections) == sockets
 
 
-async def test_a_call_that_another_process_has_is_left_to_it(world: World) -> None:
-    call = await world.left()
+async def test_audio_of_a_call_that_another_process_has_is_told_after_the_calls_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEARCH_S", 0.05)
+    monkeypatch.setattr(module, "AGAIN", 1)
+    call = await world.left(silent=True)
     world.twilio.refuse = 503
     async with world.bridge() as bridge:
-        await bridge._services.outbox.own_call(call.report.call_sid, "another", b"")
+        outbox = bridge._services.outbox
+        lease = await outbox.own_call(call.report.call_sid, "another", b"")
     async with world.bridge() as bridge:
-        assert (len(bridge.calls), world.journals()) == (0, [])
+        outbox = bridge._services.outbox
+        lease = await outbox.own_call(call.report.call_sid, "another", b"", only_from="another")
+        await asyncio.sleep(0.3)
+        assert (len(bridge.calls), len(world.journals())) == (0, 1)
+        began = {"inbound.another.begins": 8 * 4 * 260}  # where the other's audio begins: after four words
+        await outbox.publish(lease, [], began, ended=True)
+        late = await world.receiver.wait_for_type("transcript.late")
+        await world.emptied()
+    assert late.data["text"].split() == ["w0", "w1", "w2", "w3"]
+    assert sum(r.type == "transcript.late" for r in world.receiver.received) == 1
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -627,7 +561,7 @@ async def test_hundreds_of_calls_are_taken_over_quickly_and_catch_up_a_few_at_a_
         memo["about"]["call_sid"] = call_sid
         (copy / "memo").write_text(json.dumps(memo))
     world.twilio.refuse = 503
-    monkeypatch.setattr(module, "ALONE_S", 0.0)
+    monkeypatch.setattr(lifeline_module, "ALONE_S", 0.0)
     began = time.monotonic()
     async with world.bridge() as bridge:
         assert time.monotonic() - began < 5
@@ -635,7 +569,9 @@ async def test_hundreds_of_calls_are_taken_over_quickly_and_catch_up_a_few_at_a_
         most = 0
         async with asyncio.timeout(60):
             while len(bridge.calls):
-                most = max(most, sum(c._may_transcribe.is_set() and c.behind for c in bridge.calls))
+                most = max(
+                    most, sum(c._legs.may_transcribe.is_set() and c.behind_s > 0 for c in bridge.calls)
+                )
                 await asyncio.sleep(0.01)
         assert most <= 4
         await world.receiver.wait_for(lambda r: r.call_sid == f"CA{99:032}" and r.type == "call.ended", 30)
@@ -667,3 +603,19 @@ async def test_while_the_outbox_is_down_streams_wait_for_their_calls_to_be_adopt
         await waiting
         (kept,) = bridge.calls
         assert kept.about.call_sid == call.report.call_sid
+
+
+async def test_of_a_call_that_several_dead_processes_had_one_folder_is_adopted_at_a_time(
+    world: World,
+) -> None:
+    async with world.bridge() as bridge:
+        journals, recovery, calls = bridge._services.journals, bridge.relay.recovery, bridge.calls
+        folders = [journals.folder("CA" + "a" * 32) for _ in range(2)]
+        defects = metrics.DEFECTS._value.get()
+        first = recovery._adopt_all(folders[:1])
+        waiting = asyncio.create_task(calls.expected(folders[0].call_sid))
+        await asyncio.sleep(0)
+        assert recovery._adopt_all(folders[1:]) == []  # it is tried again later
+        await asyncio.wait(first)
+        await asyncio.wait_for(waiting, 5)
+        assert metrics.DEFECTS._value.get() == defects

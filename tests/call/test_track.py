@@ -9,10 +9,10 @@ FRAME = b"\x01" * 160
 
 
 class Setup:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settled: int | None = None) -> None:
         self.gaps: list[tuple[int, int, int]] = []
         self.journal = Journal(directory / "track")
-        self.track = Track("inbound", self.journal, lambda *gap: self.gaps.append(gap))
+        self.track = Track("inbound", self.journal, lambda *gap: self.gaps.append(gap), settled)
 
     def at(self, ms: int | None, now: float = 0.0, audio: bytes = FRAME) -> None:
         self.track.media(None if ms is None else ms * 8, audio, now)
@@ -154,3 +154,44 @@ def test_what_never_came_before_the_end_is_told(setup: Setup) -> None:
     assert setup.gaps == []
     setup.track.missing_until(80_000)
     assert setup.gaps == [(160, 80_000, 160)]
+
+
+def test_what_lies_between_another_process_and_this_one_is_missing(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, settled=2000 * 8)
+    assert setup.track.received_until == 2000 * 8
+    setup.at(3000)
+    assert setup.gaps == [(2000 * 8, 3000 * 8, 0)]
+    assert [tuple(seam) for seam in setup.journal.seams.gaps] == [(0, 3000 * 8, 2000 * 8)]
+    assert setup.track.ms(setup.journal.end) == 3020
+    setup.at(3020)
+    assert len(setup.gaps) == 1
+
+
+def test_what_another_process_has_had_is_not_kept_again(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, settled=50 * 8)
+    for ms in (0, 20, 40, 60):
+        setup.at(ms, audio=bytes([ms + 1]) * 160)
+    assert setup.gaps == []
+    assert (setup.track.ms(0), setup.track.ms(setup.journal.end)) == (50, 80)
+    assert setup.journal.end == 30 * 8
+
+
+def test_streams_that_meet_leave_no_gap(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, settled=1000 * 8)
+    setup.at(1040)
+    assert setup.gaps == []
+    assert setup.track.ms(0) == 1040
+
+
+def test_what_no_process_has_had_before_the_end_is_told(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, settled=1000 * 8)
+    setup.track.missing_until(5000 * 8)
+    assert setup.gaps == [(1000 * 8, 5000 * 8, 0)]
+
+
+def test_where_the_last_sound_was(setup: Setup) -> None:
+    setup.at(0)
+    setup.at(20, audio=b"\xff" * 160)
+    setup.at(40, audio=b"\x7e" * 160)
+    assert setup.track.loud_until == 160
+    assert setup.track.received_until == 480

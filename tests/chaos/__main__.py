@@ -17,7 +17,7 @@ from bridge import log
 from tests.chaos.scenario import SCENARIOS, Lacking, load
 
 LIMIT_S: Final = 300.0
-"""No scenario may take longer: the longest is meant to take 100 s on two processors."""
+"""No scenario may take longer: the longest, `node_loss`, takes 200 s on two processors."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,7 @@
 """The bridge is killed in mid-call, again and again, and Whisper's sockets break too.
 
-Calls of two people go on in real time. After each death a new process starts on the same directory, and Twilio,
-told to by REST, opens the streams anew; now and then that process is killed too, while it is starting. The words
-are numbered. Of those that were received whole none may be missing or said twice, and a gap must tell of every
+Calls of two people go on in real time. After each death a new process starts on the same directory, and has Twilio
+open the streams anew; now and then that process is killed too, while it is starting. The words are numbered. Of those that were received whole none may be missing or said twice, and a gap must tell of every
 other moment, and of no more than that.
 """
 
@@ -28,23 +27,12 @@ from bridge.local.twilio.call import SimulatedCall
 from bridge.local.twilio.rest import RestApi
 from bridge.local.twilio.script import FRAME_MS
 from tests.chaos.port import free_port
+from tests.chaos.side import Side, voices, words_in
 from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, SECRET
-from tests.doubles.numbered import (
-    PAUSE_MS,
-    VOCABULARY,
-    WORD_MS,
-    Connection,
-    NumberedWhisper,
-    reset,
-    speech,
-)
+from tests.doubles.numbered import WORD_MS, Connection, NumberedWhisper, reset
 from tests.doubles.process import Around, Process, started
 
 TRACKS: Final[tuple[Track, ...]] = ("inbound", "outbound")
-UTTERANCE: Final = 2
-"""Words of one: short, so that many are finalised in a short life."""
-
-UTTERANCE_MS: Final = UTTERANCE * (WORD_MS + PAUSE_MS) + 400
 LIFE_S: Final = 1.2
 """The longest life of a bridge, from when all its streams are open."""
 
@@ -66,9 +54,6 @@ CALM_S: Final = 3.0
 EXACT_MS: Final = 40
 READ_MS: Final = 500
 """What was sent so long before a kill was read, though its stream was only being admitted, on a busy machine."""
-
-APART_S: Final = 0.02
-"""Calls have nothing to do with each other."""
 
 END_S: Final = 120.0
 DEFECTS: Final = ("call_task_failed", "recovery_failed", "tick_source_failed", "event_dropped")
@@ -104,15 +89,9 @@ class Figures:
 
 
 @dataclass(slots=True)
-class Side:
+class Heard(Side):
     """One track of a call, and what each life of the bridge received of it, in ms on the call's clock."""
 
-    call: SimulatedCall
-    track: Track
-    first: int
-    """Number of its first word."""
-    length: int
-    """Words in all."""
     stretches: list[tuple[int, int]] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
 
@@ -131,13 +110,6 @@ class Side:
             again_s = sent[self.call.report.streams[-1].first_frame] - sent[0]  # by the wall clock
             self.missing.append((before_ms, round(again_s * 1000)))
         self.stretches.append((self.begin_ms, received_ms))
-
-    def word(self, index: int) -> str:
-        return f"w{(self.first + index) % VOCABULARY}"
-
-    @staticmethod
-    def begins_ms(index: int) -> int:
-        return index // UTTERANCE * UTTERANCE_MS + index % UTTERANCE * (WORD_MS + PAUSE_MS)
 
 
 async def run(directory: Path, *, kills: int = 60, calls: int = 6, seed: int = 1) -> Figures:
@@ -159,7 +131,7 @@ async def run(directory: Path, *, kills: int = 60, calls: int = 6, seed: int = 1
             whisper="replay_speed = 2.0",
             port=free_port(),
         )
-        length = round(((kills + 1) * LONGEST_S + CALM_S) * 1000 / UTTERANCE_MS) * UTTERANCE
+        length = words_in((kills + 1) * LONGEST_S + CALM_S)
         sides = [side for number in range(calls) for side in _call(twilio, around, number, length)]
         async with Lives(around, sides, figures, random) as lives:
             while figures.kills < kills:
@@ -177,21 +149,17 @@ async def run(directory: Path, *, kills: int = 60, calls: int = 6, seed: int = 1
     return figures
 
 
-def _call(twilio: RestApi, around: Around, number: int, length: int) -> list[Side]:
+def _call(twilio: RestApi, around: Around, number: int, length: int) -> list[Heard]:
     """A call of two people, each of whom says `length` words."""
-    firsts: dict[Track, int] = {"inbound": 7 * number, "outbound": 7 * number + VOCABULARY // 2}
-    audio = {
-        track: speech(range(first, first + length), utterance=UTTERANCE) for track, first in firsts.items()
-    }
     voice = f"http://127.0.0.1:{around.port}/twilio/voice"
-    call = twilio.add(SimulatedCall(ACCOUNT, voice, audio, public_url=PUBLIC_URL))
-    return [Side(call, track, firsts[track], length) for track in TRACKS]
+    call = twilio.add(SimulatedCall(ACCOUNT, voice, voices(number, length), public_url=PUBLIC_URL))
+    return Heard.of(call, number, length, TRACKS)
 
 
 class Lives:
     """One bridge after the other on the same directory, and the calls that go on meanwhile."""
 
-    def __init__(self, around: Around, sides: Sequence[Side], figures: Figures, random: Random) -> None:
+    def __init__(self, around: Around, sides: Sequence[Heard], figures: Figures, random: Random) -> None:
         self._around = around
         self._sides = sides
         self._calls = list(dict.fromkeys(side.call for side in sides))
@@ -199,7 +167,7 @@ class Lives:
         self._random = random
         self._bridge: Process
         self._running: list[asyncio.Task[Any]] = []
-        self._streams = 1  # that each call should have had by now
+        self._streams = dict.fromkeys(self._calls, 0)  # that each call has had, and that are over
         self.logged: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
@@ -222,14 +190,10 @@ class Lives:
         if young:
             self._bridge = await started(self._around)
             await asyncio.sleep(self._random.uniform(0, START_S))
-            await self._close()
-            self._figures.kills += 1
+            await self._killed()
+        self._streams = {call: len(call.report.streams) for call in self._calls}
         self._bridge = await started(self._around)
         await self._bridge.port()
-        for call in self._calls:
-            call.redirect()
-            await asyncio.sleep(APART_S)
-        self._streams += 1
         await self._streaming()
 
     async def end(self, receiver: Receiver) -> None:
@@ -248,7 +212,7 @@ class Lives:
     async def _streaming(self) -> None:
         async with asyncio.timeout(LONGEST_S):
             while not all(
-                len(call.report.streams) == self._streams and call.report.streams[-1].frames
+                len(call.report.streams) > self._streams[call] and call.report.streams[-1].frames
                 for call in self._calls
             ):
                 await asyncio.sleep(0.005)
@@ -277,14 +241,14 @@ class Lives:
             side.note(received_ms)
 
 
-def _received_ms(directory: Path, side: Side) -> int:
+def _received_ms(directory: Path, side: Heard) -> int:
     """Up to where a track's audio is on the disk."""
     (folder,) = (directory / "outbox" / "journal").glob(f"*/{side.call.report.call_sid}.*/{side.track}")
     end, received = ENDS.unpack((folder / "end").read_bytes())
     return Seams.parse((folder / "seams").read_text(), end).clock(received) // 8
 
 
-def _check(side: Side, received: Iterable[Received], figures: Figures) -> None:
+def _check(side: Heard, received: Iterable[Received], figures: Figures) -> None:
     events = {one.webhook_id: one for one in received if one.call_sid == side.call.report.call_sid}
     told = sorted(events.values(), key=lambda one: int(one.data["sequence"]))
     own = [one for one in told if one.data.get("track") == side.track]
@@ -294,7 +258,7 @@ def _check(side: Side, received: Iterable[Received], figures: Figures) -> None:
     finals = [one.data for one in own if one.type == "transcript.final"]
     lines = [line["text"] for line in ended["transcript"] if line["track"] == side.track]
     assert lines == [final["text"] for final in finals], "call.ended has another transcript than the finals"
-    heard = [_index(side, word) for final in finals for word in final["words"]]
+    heard = [side.index(word) for final in finals for word in final["words"]]
     counted = Counter(heard)
     whole = {
         index
@@ -308,16 +272,7 @@ def _check(side: Side, received: Iterable[Received], figures: Figures) -> None:
     figures.disordered += heard != sorted(heard)
 
 
-def _index(side: Side, word: dict[str, Any]) -> int:
-    """Which of the words that were said this is, by its sound and, roughly, its place: a gap may have cut it."""
-    near = round(word["start_ms"] / UTTERANCE_MS) * UTTERANCE
-    for index in range(max(0, near - UTTERANCE), near + UTTERANCE + 1):
-        if side.word(index) == word["word"]:
-            return index
-    raise AssertionError(f"{side.track}: {word['word']} was not said at {word['start_ms']} ms")
-
-
-def _check_gaps(side: Side, gaps: Sequence[dict[str, Any]], figures: Figures) -> None:
+def _check_gaps(side: Heard, gaps: Sequence[dict[str, Any]], figures: Figures) -> None:
     told = [(gap["start_ms"], gap["end_ms"]) for gap in gaps]
     assert len(told) == len(side.missing), (
         f"{side.track}: gaps {told[:5]} where {side.missing[:5]} is missing"

@@ -10,7 +10,8 @@ from typing import Self
 
 from bridge.events import event_id
 from bridge.local.receiver import Received
-from bridge.outbox.outbox import CallLease, Outbox, Outgoing
+from bridge.outbox.lease import CallLease
+from bridge.outbox.outbox import Outbox, Outgoing
 from tests.chaos.history import Acknowledged
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 6

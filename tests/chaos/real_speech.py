@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from bridge.audio import voice
 from bridge.local import recording, speech
 from bridge.local.score import word_error_rate, words
 from bridge.local.twilio.script import Script
@@ -109,6 +110,7 @@ async def run(directory: Path, *, seconds: float | None = None, differences: int
             running(
                 directory,
                 whisper.url,
+                detector=voice.load,
                 numbers=[{"number": DISTURBED, "whisper_url": scissors.url}],
             ) as setup,
         ):

@@ -31,7 +31,8 @@ from pydantic import SecretStr
 
 from bridge.config import Config, JournalConfig, OutboxConfig
 from bridge.events import event_id
-from bridge.outbox.outbox import Fenced, Outbox, OutboxDown, Outgoing
+from bridge.outbox.lease import Fenced
+from bridge.outbox.outbox import Outbox, OutboxDown, Outgoing
 from bridge.outbox.sqlite import Sqlite
 from bridge.outbox.store import outbox_of
 from bridge.webhook.delivery import Delivery

@@ -69,8 +69,9 @@ async def test_the_report_for_programs(bridge: StrictBridge, audio: Path, config
         "--to", "+15550001",
     )  # fmt: skip
 
-    report = json.loads(told.output)
+    report = json.loads(told.stdout)
     assert (report["ok"], report["failed"]) == (1, 0)
+    assert report["void"] is (report["lateness_ms"]["p99"] > 5)
     assert report["calls"][0]["duration_ms"] == 900
     assert [int(media["timestamp"]) for media in bridge.media()] == [
         *range(20, 220, 20),
@@ -107,6 +108,7 @@ async def test_nobody_there(audio: Path, config: Path) -> None:
         (["--hole", "5"], "--hole '5' cannot be used"),
         (["--burst", "5:x"], "--burst '5:x' cannot be used"),
         (["--hole", "5:0"], "expected AT:MS"),
+        (["--hole", "1:" + "9" * 5000], "expected AT:MS"),
     ],
 )
 async def test_wrong_usage(audio: Path, config: Path, arguments: list[str], sentence: str) -> None:

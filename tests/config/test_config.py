@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bridge.config import Config, is_loopback
+from bridge.config import CallFlow, Config, is_loopback
 from bridge.errors import ConfigError
 
 SECRET = "whsec_" + "QUJD" * 8
@@ -88,14 +88,14 @@ def test_a_number_has_its_own_values_over_the_sections() -> None:
         ],
     )
     mine = both.for_number(NUMBER)
-    assert (mine.number, mine.then) == (NUMBER, "https://example.com/flow")
+    assert (mine.number, mine.then) == (NUMBER, CallFlow("https://example.com/flow"))
     assert (mine.whisper.language, mine.whisper.prompt) == ("es", "Acme")
     assert (mine.whisper.vad.threshold, mine.whisper.vad.speech_pad_ms) == (0.6, 1)
     assert mine.whisper.endpoint_url.startswith("wss://model-abcd1234.")
     assert (mine.webhook.url, mine.webhook.secret) == ("https://example.com/es", both.webhook.secret)
     assert (mine.twilio.tracks, mine.twilio.mode) == ("inbound", "start")
     other = both.for_number(OTHER)
-    assert (other.number, other.then) == (OTHER, "")
+    assert (other.number, other.then) == (OTHER, CallFlow())
     assert (other.twilio, other.whisper, other.webhook) == (both.twilio, both.whisper, both.webhook)
 
 

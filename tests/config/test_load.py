@@ -78,7 +78,7 @@ def test_the_shipped_file_loads_with_its_secrets_uncommented(
     config = load(path)
     assert config.server.admin_token.get_secret_value() == "admin"
     assert config.twilio.account_sid == "AC1"
-    assert config.twilio.auth_token.get_secret_value() == "auth"
+    assert config.twilio.own_token == "auth"
     assert config.whisper.api_key.get_secret_value() == "key"
     assert [secret.get_secret_value() for secret in config.webhook.secret] == [SECRET]
 
@@ -101,6 +101,10 @@ def test_the_environment_wins_over_the_file(path: Path, monkeypatch: pytest.Monk
         "BRIDGE_SERVER__PORT": "2",
         "BRIDGE_SERVER__DRAIN_DEADLINE_S": "1.5",
         "BRIDGE_TWILIO__VERIFY_SIGNATURES": "False",
+        "BRIDGE_TWILIO__AUTH_TOKEN": "new, old",
+        "BRIDGE_SERVER__MAX_CALLS": "40",
+        "BRIDGE_SERVER__TRUSTED_PROXIES": "10.0.0.0/8",
+        "BRIDGE_WHISPER__MAX_CONNECTIONS": "100",
         "BRIDGE_WEBHOOK__EVENTS": "call.ended, transcript.final",
         "BRIDGE_WEBHOOK__ALLOW_PRIVATE_NETWORKS": '["10.0.0.0/8", "::1/128"]',
         "BRIDGE_WEBHOOK__SECRET": f"{SECRET},{SECRET}",
@@ -112,6 +116,9 @@ def test_the_environment_wins_over_the_file(path: Path, monkeypatch: pytest.Monk
     config = load(path)
     assert (config.server.port, config.server.host, config.server.drain_deadline_s) == (2, "::1", 1.5)
     assert config.twilio.verify_signatures is False
+    assert [token.get_secret_value() for token in config.twilio.auth_token] == ["new", "old"]
+    assert (config.server.max_calls, config.whisper.max_connections) == (40, 100)
+    assert [str(network) for network in config.server.trusted_proxies] == ["10.0.0.0/8"]
     assert config.webhook.events == ["call.ended", "transcript.final"]
     assert [str(network) for network in config.webhook.allow_private_networks] == ["10.0.0.0/8", "::1/128"]
     assert len(config.webhook.secret) == 2
@@ -128,7 +135,7 @@ def test_the_usual_names_of_secrets_count_where_nothing_is_written(
     monkeypatch.setenv("BRIDGE_WEBHOOK_SECRET", SECRET)
     path.write_text('[twilio]\nauth_token = "written"\n')
     config = load(path)
-    assert config.twilio.auth_token.get_secret_value() == "written"
+    assert config.twilio.own_token == "written"
     assert config.whisper.api_key.get_secret_value() == "usual"
     assert config.webhook.secret[0].get_secret_value() == SECRET
 
@@ -166,6 +173,10 @@ def test_a_variable_may_stand_for_a_number(path: Path, monkeypatch: pytest.Monke
         ("server = 1\n", "line 1: server must be a table"),
         ("[twilio]\nverify_signatures = 1\n", "line 2: twilio.verify_signatures must be true or false"),
         ('[twilio]\nmode = "x"\n', "line 2: twilio.mode must be 'start' or 'connect'"),
+        ("[server]\nmax_calls = -1\n", "line 2: server.max_calls must be at least 0"),
+        ("[twilio]\nmax_speed = 0.5\n", "line 2: twilio.max_speed must be at least 1"),
+        ("[twilio]\nauth_token = 1\n", "line 2: twilio.auth_token must be a text in quotes or a list of them"),
+        ('[twilio]\nauth_token = ["a", ""]\n', "line 2: twilio.auth_token must have no empty text in its list"),
         ("[webhook]\nsecret = 1\n", "line 2: webhook.secret must be a text in quotes or a list of them"),
         ('[webhook]\nevents = "call.ended"\n', "line 2: webhook.events must be a list: [...]"),
         ('[webhook]\nevents = ["call.ended", "call.ended"]\n', "line 2: webhook.events must not name anything twice"),

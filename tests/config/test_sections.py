@@ -97,3 +97,10 @@ def test_every_key_of_a_number_changes_something() -> None:
         entry = NumberConfig.model_validate({"number": "+15551234567", key: value})
         assert entry.applied_to(*sections) != sections, key
     assert NumberConfig(number="+15551234567", language=None).applied_to(*sections) == sections
+
+
+def test_the_first_auth_token_is_the_one_that_is_used() -> None:
+    assert TwilioConfig().own_token == ""
+    for given in ("only", ["only"], ["only", "older"]):
+        assert TwilioConfig.model_validate({"auth_token": given}).own_token == "only"
+    assert "older" not in repr(TwilioConfig.model_validate({"auth_token": ["only", "older"]}))

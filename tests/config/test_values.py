@@ -123,7 +123,7 @@ def test_urls_that_nothing_is_posted_to(url: str) -> None:
 def test_other_urls() -> None:
     assert taken(values.BaseUrl, "https://example.com/prefix/") == "https://example.com/prefix"
     assert "without a query" in refused(values.BaseUrl, "https://example.com/?a=b")
-    assert taken(values.CallFlowUrl, "https://user:password@example.com/?a=b")  # Twilio logs in with it
+    assert values.call_flow_url("https://user:password@example.com/?a=b")  # Twilio logs in with it
     assert taken(values.WhisperUrl, "wss://example.com/websocket?a=b")
     assert "wss://" in refused(values.WhisperUrl, "https://example.com/websocket")
 
@@ -217,3 +217,16 @@ def test_redaction_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(values.Redactions, ["iban"]).endswith(
         "needs an extra for phone and iban: pip install 'whisper-bridge[redact]'"
     )
+
+
+@pytest.mark.parametrize("text", ["[abc", "[" * 100_000])
+def test_a_list_of_secrets_that_is_no_json_is_refused_in_words(text: str) -> None:
+    expected = "must be a text or a list of them, as JSON or separated by commas"
+    assert refused(values.Tokens, FromEnvironment(text)) == f"Value error, {expected}"
+    assert expected in refused(values.WebhookSecrets, FromEnvironment(text))
+
+
+def test_no_token_of_a_list_may_be_empty_as_anybody_could_sign_with_it() -> None:
+    for given in (["new", ""], [""], FromEnvironment('["new", ""]')):
+        assert "must have no empty text in its list" in refused(values.Tokens, given)
+    assert taken(values.Tokens, "") == taken(values.Tokens, FromEnvironment(",")) == ()

@@ -1,17 +1,19 @@
 """A whole bridge in the test's own event loop, between Twilio's double and a webhook receiver."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridge.audio.voice import Probability
 from bridge.config import Config
 from bridge.local.receiver import Received, Receiver
 from bridge.local.twilio.account import Account
 from bridge.local.twilio.call import SimulatedCall
 from bridge.local.twilio.script import Script
 from bridge.serve import Bridge, opened
+from tests.doubles.numbered import sounds
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PUBLIC_URL = "https://bridge.example.com"
@@ -55,8 +57,13 @@ def settings(
     more than a real configuration allows.
     """
     values: dict[str, dict[str, Any]] = {
-        "server": {"port": 0, "public_url": PUBLIC_URL},
-        "twilio": {"account_sid": ACCOUNT.sid, "auth_token": ACCOUNT.auth_token},
+        "server": {"port": 0, "public_url": PUBLIC_URL, "max_calls": 1000},
+        "twilio": {
+            "account_sid": ACCOUNT.sid,
+            "auth_token": ACCOUNT.auth_token,
+            "api_base_url": "http://127.0.0.1:9",  # nobody is there
+            "max_speed": 1000,
+        },
         "whisper": {"url": whisper_url},
         "webhook": {"url": webhook_url, "secret": SECRET, "allow_private_networks": ["127.0.0.0/8"]},
         "outbox": {"url": f"sqlite://{directory / 'outbox'}"},
@@ -70,10 +77,16 @@ def settings(
 
 
 @asynccontextmanager
-async def running(directory: Path, whisper_url: str, **sections: Any) -> AsyncIterator[Setup]:
-    """A bridge that listens, and a receiver of its webhooks."""
+async def running(
+    directory: Path,
+    whisper_url: str,
+    *,
+    detector: Callable[[], Probability] = lambda: sounds,
+    **sections: Any,
+) -> AsyncIterator[Setup]:
+    """A bridge that listens, and a receiver of its webhooks. For it every sound is speech, as the numbered words are."""
     async with (
         Receiver(SECRET) as receiver,
-        opened(settings(directory, whisper_url, receiver.url, **sections)) as bridge,
+        opened(settings(directory, whisper_url, receiver.url, **sections), detector) as bridge,
     ):
         yield Setup(bridge, receiver, directory)

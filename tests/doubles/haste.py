@@ -14,6 +14,7 @@ from bridge.whisper import (
     breaker,
     conversation,
     dialler,
+    ear,
     hold,
     lifespan,
     patience,
@@ -28,9 +29,10 @@ WAITS: Final[dict[ModuleType, tuple[str, ...]]] = {
     breaker: ("WINDOW_S", "REST_S", "ASK_AGAIN_S", "PROBE_S"),
     conversation: ("REJECTION_S", "ANSWER_S", "ACKNOWLEDGED_S", "HEALTH_CLOSE_S", "LOOK_S"),
     dialler: ("BACK_S", "AGAIN_S", "QUICK_S"),
+    ear: ("REST_S",),
     hold: ("WAIT_S",),
     lifespan: ("SHORTEST_S", "SAME_S", "APART_S"),
-    patience: ("LEAST_S", "MOST_S", "FLOOR_MOST_S"),
+    patience: ("LEAST_S", "MOST_S"),
     route: (
         *(
             "OPEN_S",

@@ -27,18 +27,23 @@ class Around:
     port: int = 0
     whisper: str = ""
     """More lines of `[whisper]`."""
+    outbox_url: str = ""
+    """Of a store that is shared; default: SQLite below `directory`."""
 
     def config(self) -> Path:
         """The configuration, written to a file."""
         path = self.directory / "bridge.toml"
+        outbox_url = self.outbox_url or f"sqlite://{self.directory}/outbox"
         path.write_text(f"""
             [server]
             port = {self.port}
             public_url = "{PUBLIC_URL}"
+            max_calls = 1000
             {self.server}
             [twilio]
             account_sid = "{ACCOUNT.sid}"
             auth_token = "{ACCOUNT.auth_token}"
+            max_speed = 1000
             {self.twilio}
             [whisper]
             url = "{self.whisper_url}"
@@ -48,7 +53,9 @@ class Around:
             secret = "{SECRET}"
             allow_private_networks = ["127.0.0.0/8"]
             [outbox]
-            url = "sqlite://{self.directory}/outbox"
+            url = "{outbox_url}"
+            [journal]
+            path = "{self.directory}/outbox/journal"
         """)
         return path
 

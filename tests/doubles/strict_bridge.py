@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -34,6 +34,7 @@ class StrictBridge:
         self.content_type = "text/xml"
         self.media_status: int | None = None
         self.on_message: Callable[[web.WebSocketResponse, dict[str, Any]], Any] | None = None
+        self.before_answer: Callable[[], Awaitable[None]] | None = None
         self.url = ""
         self.forms: list[tuple[str, dict[str, str]]] = []
         self.upgrades: list[dict[str, str]] = []
@@ -63,6 +64,8 @@ class StrictBridge:
         if not RequestValidator(TOKEN).validate(self.public + request.path_qs, form, signature):
             return web.Response(status=403)
         self.forms.append((request.path, form))
+        if self.before_answer:
+            await self.before_answer()
         if request.path == "/twilio/stream-status":
             return web.Response(status=204)
         text = self.resume_twiml if request.path == "/twilio/resume" and self.resume_twiml else self.twiml

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from bridge.audio.journal import Journal
 from bridge.audio.tick import Tick
+from bridge.audio.voice import Stretches
 from bridge.config import WhisperConfig
 from bridge.transcript.heard import Heard
+from bridge.whisper.ear import Listen
 from bridge.whisper.endpoint import Endpoint, Endpoints
 from bridge.whisper.scribe import Listener
 from bridge.whisper.session import Session
@@ -53,6 +55,11 @@ class Track:
         return [word for final in self.finals for word in final.text.split()]
 
 
+async def everything(audio: bytes) -> Stretches:
+    """All of it is speech."""
+    return [(0, len(audio))]
+
+
 @asynccontextmanager
 async def track(
     directory: Path,
@@ -61,6 +68,7 @@ async def track(
     endpoints: tuple[Endpoint, ...] | None = None,
     *,
     replay_speed: float = 100.0,
+    listen: Listen = everything,
     audio: bytes = b"",
     start: int = 0,
 ) -> AsyncIterator[Track]:
@@ -84,6 +92,7 @@ async def track(
     session = Session(
         journal,
         tick=tick,
+        listen=listen,
         endpoints=endpoints or Endpoints().of(settings.model_copy(update={"url": url})),
         whisper=settings,
         listener=Listener(

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from bridge.outbox.outbox import LaneLease, Outbox, Outgoing
+from bridge.outbox.lease import LaneLease
+from bridge.outbox.outbox import Outbox, Outgoing
 
 A, B = "https://a.example/hook?key=secret", "https://b.example/hook"
 

@@ -5,6 +5,7 @@ die; the model knows the rules.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,12 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from bridge.outbox.lease import REPLAY, CallLease, Erased, Fenced, LaneLease
 from bridge.outbox.outbox import (
-    REPLAY,
-    CallLease,
-    Erased,
-    Fenced,
-    LaneLease,
     Line,
     Outbox,
     OutboxDown,
@@ -38,11 +35,14 @@ from bridge.outbox.outbox import (
     endpoint_tag,
     lane_name,
 )
+from bridge.outbox.owners import PAUSE_S
+from bridge.outbox.ownership import Known
 
 T = TypeVar("T")
 
 A, B = "https://a.example/hook", "https://b.example/hook"
 LEASE_S = 30.0
+SILENT_S = 10.0
 BACKOFF_S = 40.0
 BEGAN = 1_787_392_800.0
 ALL = Selection()
@@ -165,6 +165,10 @@ class Lane:
 @dataclass(eq=False)
 class Call:
     created_at: float
+    owner: str = ""
+    node: str = ""
+    heir: str = ""
+    meta: bytes = b""
     epoch: int = 0
     watermark: int = 0
     lines: set[int] = field(default_factory=set)
@@ -180,6 +184,8 @@ class Model:
     def __init__(self) -> None:
         self.now = BEGAN
         self.calls: dict[str, Call] = {}
+        self.nodes: dict[str, float] = {}
+        """When each was heard."""
         self.lanes: dict[str, Lane] = {}
         self.events: list[Event] = []
         self.paused: set[str] = set()
@@ -196,6 +202,45 @@ class Model:
     def claimable(self) -> list[Lane]:
         waiting = (lane for lane in self.waiting() if lane.endpoint not in self.paused)
         return sorted(waiting, key=lambda lane: lane.rank)
+
+    def take(self, call_sid: str, owner: str, meta: bytes, node: str) -> Call:
+        call = self.calls.setdefault(call_sid, Call(self.now))
+        call.owner, call.node, call.epoch, call.seen_at = owner, node, call.epoch + 1, self.now
+        call.heir = ""
+        call.meta = call.meta if call.erased else call.meta or meta
+        if node and node not in self.nodes:
+            self.beat(node)
+        return call
+
+    def beat(self, node: str) -> dict[str, str]:
+        if max(self.nodes.values(), default=0) <= self.now - PAUSE_S:
+            self.nodes = dict.fromkeys(self.nodes, self.now)
+        self.nodes[node] = self.now
+        return {sid: call.heir for sid, call in self.calls.items() if call.node == node and not call.ended}
+
+    def silence(self, node: str) -> float:
+        return max(self.nodes.values()) - self.nodes[node] if node in self.nodes else math.inf
+
+    def known(self, call_sid: str) -> Known | None:
+        call = self.calls.get(call_sid)
+        if call is None:
+            return None
+        return Known(
+            call_sid,
+            call.owner,
+            call.node,
+            self.silence(call.node),
+            call.heir,
+            call.ended,
+            call.erased,
+            call.meta,
+        )
+
+    def orphans(self) -> list[Known | None]:
+        open_calls = [(call.created_at, sid) for sid, call in self.calls.items() if not call.ended]
+        return [
+            self.known(sid) for _, sid in sorted(open_calls) if self.silence(self.calls[sid].node) >= SILENT_S
+        ]
 
     def next_sequence(self, call_sid: str) -> int:
         """One past the highest that any endpoint of the call has."""
@@ -259,7 +304,7 @@ class Model:
         if call_sid not in self.calls:
             return 0
         call = self.calls[call_sid]
-        call.epoch, call.ended, call.erased = call.epoch + 1, True, True
+        call.epoch, call.ended, call.erased, call.meta = call.epoch + 1, True, True, b""
         call.lines.clear()
         for lane in self.lanes.values():
             if lane.call_sid == call_sid:
@@ -279,6 +324,7 @@ class Model:
         for call in self.calls.values():
             if call.ended and call.seen_at <= self.now - body_age_s:
                 call.lines.clear()
+                call.meta = b""
         busy = {lane.call_sid for lane in self.waiting()}
         old = {
             sid
@@ -295,6 +341,7 @@ class Model:
     def start(self, *, alone: bool) -> None:
         """A process started."""
         self.paused.clear()
+        self.nodes = {} if alone else self.nodes
         for lane in self.lanes.values() if alone else ():
             if lane.lease is not None:
                 lane.due_at = self.now
@@ -317,6 +364,7 @@ class Model:
 
 
 CALLS = ("CA1", "CA2", "CA3")
+NODES = ("n1", "n2", "n3")
 WORKERS = st.sampled_from(["a", "b"])
 ENDPOINTS = st.sampled_from([A, B])
 SETTLED = st.sampled_from(["ack", "bury"])
@@ -355,24 +403,96 @@ class Machine(RuleBasedStateMachine):
     def outbox(self, worker: str) -> Outbox:
         return self.engine.outbox(worker)
 
-    # Publishing
+    # Owning
 
-    @rule(worker=WORKERS, sid=st.sampled_from(CALLS))
-    def own(self, worker: str, sid: str) -> None:
-        call = self.model.calls.setdefault(sid, Call(self.model.now))
-        call.epoch, call.seen_at = call.epoch + 1, self.model.now
-        lease = self.do(self.outbox(worker).own_call(sid, worker, b"meta"))
+    @rule(
+        worker=WORKERS,
+        sid=st.sampled_from(CALLS),
+        only_from=st.sampled_from([None, None, "", "a", "b"]),
+        node=st.sampled_from(["", *NODES]),
+    )
+    def own(self, worker: str, sid: str, only_from: str | None = None, node: str = "n1") -> None:
+        call = self.model.calls.get(sid)
+        work = self.outbox(worker).own_call(sid, worker, b"meta", node=node, only_from=only_from)
+        if call is not None and only_from is not None and call.owner not in {only_from, worker}:
+            with pytest.raises(Fenced):
+                self.do(work)
+        else:
+            self.taken(self.do(work), sid, worker, b"meta", node)
+
+    @rule(worker=WORKERS, sid=st.sampled_from(CALLS), node=st.sampled_from(NODES))
+    def inherit(self, worker: str, sid: str, node: str) -> None:
+        call = self.model.calls.get(sid)
+        held = (
+            call is not None
+            and not call.ended
+            and call.owner not in {"", worker}
+            and self.model.silence(call.node) < SILENT_S
+        )
+        lease = self.do(self.outbox(worker).inherit(sid, worker, b"more", node=node, silent_s=SILENT_S))
+        if call is not None and held:
+            assert lease is None
+            call.heir = worker
+        else:
+            assert lease is not None
+            self.taken(lease, sid, worker, b"more", node)
+
+    def taken(self, lease: CallLease, sid: str, owner: str, meta: bytes, node: str) -> None:
+        call = self.model.take(sid, owner, meta, node)
         assert lease == CallLease(
             sid,
-            worker,
+            owner,
             call.epoch,
             self.model.next_sequence(sid),
             {"inbound": call.watermark} if call.watermark else {},
             call.ended,
             call.erased,
-            b"" if call.erased else b"meta",
+            call.meta,
         )
         call.leases.append(lease)
+
+    @precondition(lambda self: self.owned())
+    @rule(data=st.data(), worker=WORKERS, meta=st.sampled_from([b"", b"noted"]))
+    def note(self, data: st.DataObject, worker: str, meta: bytes) -> None:
+        lease = self.some_lease(data)
+        call = self.model.calls[lease.call_sid]
+        work = self.outbox(worker).note(lease, meta)
+        if self.refused(lease, work):
+            return
+        call.meta, call.seen_at = meta, self.model.now
+
+    @precondition(lambda self: self.owned())
+    @rule(data=st.data(), worker=WORKERS)
+    def let_go(self, data: st.DataObject, worker: str) -> None:
+        lease = self.some_lease(data)
+        self.do(self.outbox(worker).let_go(lease))
+        call = self.model.calls[lease.call_sid]
+        if lease.epoch == call.epoch:
+            call.owner = call.node = ""
+
+    @rule(worker=WORKERS, nodes=st.sets(st.sampled_from(NODES), min_size=1), times=st.sampled_from([1, 4]))
+    def beat(self, worker: str, nodes: set[str], times: int) -> None:
+        for n in range(times):
+            self.model.now += 4 if n else 0
+            for node in sorted(nodes):
+                assert self.do(self.outbox(worker).beat(node)) == self.model.beat(node)
+
+    def refused(self, lease: CallLease, work: Coroutine[Any, Any, None]) -> bool:
+        """Do it, unless it is refused as it ought to be."""
+        call = self.model.calls[lease.call_sid]
+        if not call.erased and lease.epoch == call.epoch:
+            self.do(work)
+            return False
+        with pytest.raises(Erased if call.erased else Fenced):
+            self.do(work)
+        return True
+
+    def some_lease(self, data: st.DataObject) -> CallLease:
+        """Maybe a late one."""
+        sid = data.draw(st.sampled_from(self.owned()))
+        return data.draw(st.sampled_from(self.model.calls[sid].leases[-2:]))
+
+    # Publishing
 
     @precondition(lambda self: self.owned())
     @rule(
@@ -395,14 +515,7 @@ class Machine(RuleBasedStateMachine):
         lines = [line(event.sequence) for event in events]
         marks = {"inbound": mark} if mark else {}
         work = self.outbox(worker).publish(lease, events, marks, lines=lines, ended=ended)
-        if call.erased:
-            with pytest.raises(Erased):
-                self.do(work)
-        elif lease.epoch < call.epoch:
-            with pytest.raises(Fenced):
-                self.do(work)
-        else:
-            self.do(work)
+        if not self.refused(lease, work):
             self.model.publish(lease.call_sid, events)
             call.watermark, call.ended = max(call.watermark, mark), call.ended or ended
             call.lines |= {line.number for line in lines}
@@ -415,8 +528,8 @@ class Machine(RuleBasedStateMachine):
         self, data: st.DataObject, endpoints: list[str], count: int, repeat: int
     ) -> tuple[CallLease, list[Outgoing], int]:
         """A lease, maybe a late one, events, some of which are stored already, and a watermark."""
-        call_sid = data.draw(st.sampled_from(self.owned()))
-        lease = data.draw(st.sampled_from(self.model.calls[call_sid].leases[-2:]))
+        lease = self.some_lease(data)
+        call_sid = lease.call_sid
         events = []
         for endpoint in endpoints:
             lane = self.model.lanes.get(lane_name(endpoint, call_sid))
@@ -615,6 +728,14 @@ class Machine(RuleBasedStateMachine):
         assert self.do(self.outbox("a").stats()) == self.model.stats()
         assert self.do(self.outbox("b").next_due()) == self.model.next_due()
         assert self.do(self.outbox("a").next_due(without=[A])) == self.model.next_due([A])
+
+    @invariant()
+    def owners_agree(self) -> None:
+        for sid in CALLS:
+            assert self.do(self.outbox("a").known(sid)) == self.model.known(sid)
+        orphans = self.model.orphans()
+        assert self.do(self.outbox("b").orphans(SILENT_S, 100)) == orphans
+        assert self.do(self.outbox("a").orphans(SILENT_S, 1)) == orphans[:1]
 
     @invariant()
     def records_agree(self) -> None:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.outbox import adoption
+from bridge.outbox.attachments import Attachment
 from bridge.outbox.file import open_file
-from bridge.outbox.outbox import REPLAY, Erased, Line, Outbox, Outgoing, Selection, lane_name
+from bridge.outbox.lease import REPLAY, Erased
+from bridge.outbox.outbox import Line, Outbox, Outgoing, Selection, lane_name
 from bridge.outbox.sqlite import Sqlite
 from tests.outbox.events import A, B, Clock, event, fill, work_off
 
@@ -88,6 +91,34 @@ async def test_the_first_worker_takes_over_what_the_others_left(tmp_path: Path, 
         assert dict(later.watermarks) == {"inbound": 8000}
         assert not await first.spend("nonce", clock.now + 60)
         assert await first.replay(Selection(states=frozenset({"dead"}))) == 1
+
+
+async def test_calls_that_nobody_is_at_work_on_and_attached_numbers_are_taken_along(
+    tmp_path: Path, clock: Clock
+) -> None:
+    ours, theirs, both = (
+        Attachment(f"PN{n}", f"+1555010{n}", b"before", "https://then.example/", "GET") for n in range(3)
+    )
+    async with opened(tmp_path, clock, worker=2, workers=2) as second:
+        await second.own_call("CA1", "second", b"about", node="n2")
+        await second.inherit("CA1", "heir", b"", node="n3", silent_s=10)
+        await second.let_go(await second.own_call("CA2", "second", b"", node="n2"))
+        await second.attach(theirs)
+        await second.attach(replace(both, before=b"theirs"))
+    async with opened(tmp_path, clock, worker=3, workers=3) as third:
+        await third.publish(await third.own_call("CA3", "third", b"", node="n4"), [], {}, ended=True)
+    async with opened(tmp_path, clock, workers=3) as first:
+        await first.attach(ours)
+        await first.attach(both)
+    async with opened(tmp_path, clock) as first:
+        assert [
+            (call.call_sid, call.owner, call.heir, call.meta) for call in await first.orphans(10, 50)
+        ] == [
+            ("CA1", "second", "heir", b"about"),
+            ("CA2", "", "", b""),
+        ]
+        assert await first.beat("n2") == {"CA1": "heir"}
+        assert await first.attached() == [ours, theirs, both]
 
 
 async def test_what_is_adopted_is_told(tmp_path: Path, clock: Clock) -> None:

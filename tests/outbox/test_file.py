@@ -1,20 +1,25 @@
 """The outbox's file: who may open it, with which rights, and what is said when it cannot be opened."""
 
 import os
+import re
 import sqlite3
 import stat
 import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.errors import ConfigError
 from bridge.outbox.file import VERSION, open_file, scrub
 from bridge.outbox.outbox import OutboxDown
+from bridge.outbox.sqlite import Sqlite
 
-OLD_SCHEMA = Path(__file__).with_name("sqlite_1.sql").read_text(encoding="utf-8")
+FIRST_SCHEMA, SECOND_SCHEMA = (
+    Path(__file__).with_name(f"sqlite_{n}.sql").read_text(encoding="utf-8") for n in (1, 2)
+)
 
 
 def test_directory_and_files_are_for_this_user_only(tmp_path: Path) -> None:
@@ -129,7 +134,7 @@ def test_a_newer_schema(tmp_path: Path) -> None:
 
 def write_old_file(path: Path) -> None:
     old = sqlite3.connect(path, isolation_level=None)
-    old.executescript(OLD_SCHEMA + "pragma user_version = 1;")
+    old.executescript(FIRST_SCHEMA + "pragma user_version = 1;")
     old.execute("insert into calls values ('CA1', 'me', 3, 4, 1, x'6d', 90.5)")
     old.execute("insert into watermarks values ('CA1', 'inbound', 8000)")
     old.execute("insert into spent values ('nonce', 99.0)")
@@ -153,7 +158,7 @@ def test_a_file_of_the_first_schema_is_upgraded_with_all_that_is_in_it(tmp_path:
     (tmp_path / "new").mkdir()
     file, new = open_file(tmp_path), open_file(tmp_path / "new")
     for table, rows in {
-        "calls": [("CA1", "me", 3, 4, 1, 0, 0, b"m", 90.5, 90.5)],
+        "calls": [("CA1", "me", 3, 4, 1, 0, 0, b"m", 90.5, 90.5, "", "")],
         "watermarks": [("CA1", "inbound", 8000)],
         "spent": [("nonce", 99.0)],
         "endpoints": [("https://a.example/", "status 410")],
@@ -178,12 +183,73 @@ def test_a_file_of_the_first_schema_is_upgraded_with_all_that_is_in_it(tmp_path:
         ],
     }.items():
         assert file.connection.execute(f"select * from {table}").fetchall() == rows
-    schema = "select type, name, tbl_name, sql from sqlite_master order by 1, 2"
-    assert file.connection.execute(schema).fetchall() == new.connection.execute(schema).fetchall()
+    assert schema(file.connection) == schema(new.connection)
     assert file.connection.execute("pragma user_version").fetchone() == (VERSION,)
     file.close()
     new.close()
     open_file(tmp_path).close()
+
+
+def schema(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """What is in a file, without comments and blanks."""
+    found = connection.execute("select name, sql from sqlite_master where sql is not null order by name")
+    return [(name, re.sub(r"--.*|\s", "", sql)) for name, sql in found.fetchall()]
+
+
+def test_a_file_of_the_second_schema_is_upgraded_with_all_that_is_in_it(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "outbox.sqlite3", isolation_level=None)
+    old.executescript(SECOND_SCHEMA + "pragma user_version = 2;")
+    rows: dict[str, tuple[Any, ...]] = {
+        "calls": ("CA1", "me", 3, 4, 0, 0, 1, b"m", 80.5, 90.5),
+        "lines": ("CA1", 1, "inbound", 1000, 1500, "one"),
+        "watermarks": ("CA1", "inbound", 8000),
+        "spent": ("nonce", 99.0),
+        "endpoints": ("https://a.example/", "status 410"),
+        "events": (
+            7,
+            "tag/CA1",
+            3,
+            3,
+            "evt_3",
+            "t",
+            b"3",
+            b"hash",
+            "pending",
+            72.5,
+            None,
+            2,
+            None,
+            "timeout",
+        ),
+    }
+    for table, row in rows.items():
+        old.execute(f"insert into {table} values ({', '.join('?' * len(row))})", row)
+    lane = ("tag/CA1", "https://a.example/", "CA1", 3, 4, 2, 80.5, 95.5, "me", 30.0, 7)
+    old.execute("insert into lanes values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", lane)
+    old.close()
+    (tmp_path / "new").mkdir()
+    file, new = open_file(tmp_path), open_file(tmp_path / "new")
+    rows |= {"calls": (*rows["calls"], "", ""), "lanes": (*lane, 1)}
+    for table, row in rows.items():
+        assert file.connection.execute(f"select * from {table}").fetchall() == [row]
+    assert schema(file.connection) == schema(new.connection)
+    assert file.connection.execute("pragma user_version").fetchone() == (VERSION,)
+    file.close()
+    new.close()
+
+
+async def test_calls_of_the_second_schema_have_nobody_at_work_on_them(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "outbox.sqlite3", isolation_level=None)
+    old.executescript(SECOND_SCHEMA + "pragma user_version = 2;")
+    for sid, ended in (("CA1", 0), ("CA2", 1)):
+        old.execute("insert into calls values (?, 'me', 3, 4, ?, 0, 0, x'', 80.5, 90.5)", (sid, ended))
+    old.close()
+    outbox = Sqlite(tmp_path)
+    await outbox.open()
+    assert [(call.call_sid, call.owner) for call in await outbox.orphans(10, 50)] == [("CA1", "me")]
+    assert (await outbox.own_call("CA1", "me", b"", node="n1", only_from="me")).epoch == 4
+    assert await outbox.orphans(10, 50) == []
+    await outbox.close()
 
 
 def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:

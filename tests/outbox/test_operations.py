@@ -6,19 +6,8 @@ from hashlib import sha256
 
 import pytest
 
-from bridge.outbox.outbox import (
-    REPLAY,
-    Erased,
-    Fenced,
-    LaneLease,
-    Outbox,
-    Outgoing,
-    Record,
-    Selection,
-    Stats,
-    endpoint_tag,
-    lane_name,
-)
+from bridge.outbox.lease import REPLAY, Erased, Fenced, LaneLease
+from bridge.outbox.outbox import Outbox, Outgoing, Record, Selection, Stats, endpoint_tag, lane_name
 from tests.outbox.events import A, B, Clock, claim_one, event, fill, sequences, work_off
 
 ALL = Selection()

@@ -5,9 +5,8 @@ import asyncio
 import pytest
 
 from bridge.errors import BridgeError
+from bridge.outbox.lease import Erased, Fenced
 from bridge.outbox.outbox import (
-    Erased,
-    Fenced,
     Line,
     Outbox,
     OutboxDown,
@@ -401,18 +400,3 @@ async def test_an_erased_call_has_no_lines(outbox: Outbox) -> None:
     assert await outbox.transcript("CA1") == []
     later = await outbox.own_call("CA1", "you", b"more")
     assert (later.ended, later.erased, later.meta) == (True, True, b"")
-
-
-async def test_the_first_meta_stays(outbox: Outbox) -> None:
-    assert (await outbox.own_call("CA1", "me", b"")).meta == b""
-    assert (await outbox.own_call("CA1", "me", b"first")).meta == b"first"
-    lease = await outbox.own_call("CA1", "you", b"second")
-    assert (lease.meta, lease.ended, lease.erased) == (b"first", False, False)
-
-
-async def test_a_call_can_be_taken_from_a_certain_owner_only(outbox: Outbox) -> None:
-    assert (await outbox.own_call("CA1", "new", b"", only_from="dead")).epoch == 1, "nobody had it"
-    with pytest.raises(Fenced, match="CA1"):
-        await outbox.own_call("CA1", "newer", b"", only_from="dead")
-    assert (await outbox.own_call("CA1", "new", b"", only_from="dead")).epoch == 2, "asked again"
-    assert (await outbox.own_call("CA1", "newer", b"", only_from="new")).epoch == 3

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from bridge.outbox import lanes, operations
-from bridge.outbox.outbox import Fenced, Line, OutboxDown, Outgoing, Selection, lane_name
+from bridge.outbox import expiry, lanes, operations, owners
+from bridge.outbox.lease import Fenced
+from bridge.outbox.outbox import Line, OutboxDown, Outgoing, Selection, lane_name
 from bridge.outbox.sqlite import Sqlite
 from tests.outbox.events import A, B, Clock, event, fill, work_off
 
@@ -172,6 +173,21 @@ async def test_what_is_erased_leaves_no_trace_in_the_files(
     assert any(f"what {call}/ said".encode() in on_disk for call in kept), "this looked at the right files"
 
 
+async def test_reopened_it_knows_of_no_node_that_lives(tmp_path: Path, clock: Clock) -> None:
+    first = Sqlite(tmp_path / "o", clock)
+    await first.open()
+    await first.own_call("CA1", "me", b"about", node="n1")
+    assert await first.orphans(10, 50) == []
+    await first.close()
+    second = Sqlite(tmp_path / "o", clock)
+    await second.open()
+    (orphan,) = await second.orphans(10, 50)
+    assert (orphan.call_sid, orphan.owner, orphan.meta) == ("CA1", "me", b"about")
+    await second.own_call("CA1", "me", b"", node="n2", only_from=orphan.owner)
+    assert await second.orphans(10, 50) == []
+    await second.close()
+
+
 async def test_an_unknown_call_does_not_rewrite_the_file(outbox: Sqlite) -> None:
     statements: list[str] = []
     await outbox._writer.run(lambda db: db.set_trace_callback(statements.append))
@@ -271,12 +287,31 @@ async def test_lanes_that_wait_are_found_by_an_index(
 
 
 async def test_what_is_past_its_time_is_found_by_an_index(outbox: Sqlite) -> None:
-    purge = partial(operations.purge, bodies_until=0, calls_until=0, limit=9)
+    purge = partial(expiry.purge, body_age_s=0, call_age_s=0, limit=9, now=0)
     statements = await run_traced(outbox, purge)
     looks = [statement for statement in statements if "_at <=" in statement]
-    indexes = ("events_with_body", "calls_spoken", "calls_old")
+    indexes = ("events_with_body", "calls_spoken", "calls_old", "calls_open")
     for look, index in zip(looks, indexes, strict=True):
         assert index in await plan(outbox, look)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        partial(owners.beat, node="n1", now=0),
+        partial(owners.orphans, silent_s=10, limit=9, now=0),
+        partial(owners.inherit, call_sid="CA1", heir="me", meta=b"", node="n1", silent_s=10, now=0),
+        partial(owners.known, call_sid="CA1", now=0),
+    ],
+)
+async def test_who_looks_for_open_calls_reads_no_others(
+    outbox: Sqlite, operation: Callable[[sqlite3.Connection], object]
+) -> None:
+    plans = [await plan(outbox, statement) for statement in await run_traced(outbox, operation)]
+    looks = [look for path in plans for look in path.split(" / ") if " calls" in look]
+    assert looks
+    for look in looks:
+        assert "INDEX calls_open" in look or "PRIMARY KEY (call_sid=?)" in look
 
 
 @pytest.fixture

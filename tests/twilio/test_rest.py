@@ -9,9 +9,12 @@ from aiohttp.test_utils import TestServer
 
 from bridge.config import TwilioConfig
 from bridge.twilio import rest as module
-from bridge.twilio.rest import RestFailed, TwilioRest
+from bridge.twilio.addresses import Addresses
+from bridge.twilio.live import LiveCalls
+from bridge.twilio.rest import RestFailed, Turns, TwilioRest
 
 ACCOUNT, TOKEN, CALL = "AC" + "1" * 32, "an-auth-token", "CA" + "2" * 32
+ADDRESSES = Addresses.of("https://bridge.example.com")
 PATH = f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{CALL}.json"
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -21,6 +24,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def twilio(answer: Answer, *, prefix: str = "") -> AsyncIterator[TwilioRest]:
     app = web.Application()
     app.router.add_get(prefix + PATH, answer)
+    app.router.add_post(prefix + PATH, answer)
     async with (
         TestServer(app) as server,
         TwilioRest(
@@ -50,7 +54,7 @@ async def test_it_asks_for_the_call_as_the_account(prefix: str) -> None:
         return web.json_response({"sid": CALL, "status": "in-progress", "end_time": None})
 
     async with twilio(answer, prefix=prefix) as rest:
-        fate = await rest.fate(CALL)
+        fate = await LiveCalls(rest, ADDRESSES).fate(CALL)
     assert (fate.status, fate.over, fate.ended_at) == ("in-progress", False, None)
     assert asked == ["Basic " + base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()]
 
@@ -59,7 +63,7 @@ async def test_it_asks_for_the_call_as_the_account(prefix: str) -> None:
 async def test_a_call_that_is_over_has_its_time(status: str) -> None:
     body = {"sid": CALL, "status": status, "end_time": "Fri, 20 Nov 2026 10:00:00 +0000"}
     async with twilio(saying(200, body)) as rest:
-        fate = await rest.fate(CALL)
+        fate = await LiveCalls(rest, ADDRESSES).fate(CALL)
     assert fate.over
     assert fate.ended_at == 1_795_168_800
 
@@ -78,7 +82,7 @@ async def test_a_call_that_is_over_has_its_time(status: str) -> None:
 async def test_a_refusal_is_a_sentence(status: int, words: str) -> None:
     async with twilio(saying(status, {"code": 20000, "message": "no", "status": status})) as rest:
         with pytest.raises(RestFailed) as failed:
-            await rest.fate(CALL)
+            await LiveCalls(rest, ADDRESSES).fate(CALL)
     assert words in str(failed.value)
     assert TOKEN not in str(failed.value)
 
@@ -91,7 +95,7 @@ async def test_something_that_is_not_twilio_is_a_sentence(status: int, body: byt
 
     async with twilio(answer) as rest:
         with pytest.raises(RestFailed, match="Twilio's REST API answered"):
-            await rest.fate(CALL)
+            await LiveCalls(rest, ADDRESSES).fate(CALL)
 
 
 async def test_silence_and_absence_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +112,7 @@ async def test_silence_and_absence_are_sentences(monkeypatch: pytest.MonkeyPatch
 
     async with twilio(silent) as rest:
         with pytest.raises(RestFailed, match="did not answer within 0 s"):
-            await rest.fate(CALL)
+            await LiveCalls(rest, ADDRESSES).fate(CALL)
     nowhere = TwilioConfig(
         account_sid=ACCOUNT,
         auth_token=TOKEN,  # type: ignore[arg-type]  # as above
@@ -116,10 +120,50 @@ async def test_silence_and_absence_are_sentences(monkeypatch: pytest.MonkeyPatch
     )
     async with TwilioRest(nowhere) as rest:
         with pytest.raises(RestFailed, match="cannot be reached: ClientConnectorError"):
-            await rest.fate(CALL)
+            await LiveCalls(rest, ADDRESSES).fate(CALL)
 
 
 async def test_without_credentials_nobody_is_asked() -> None:
     async with TwilioRest(TwilioConfig()) as rest:
         with pytest.raises(RestFailed, match=r"set twilio\.account_sid and twilio\.auth_token"):
-            await rest.fate(CALL)
+            await LiveCalls(rest, ADDRESSES).fate(CALL)
+
+
+def test_turns_come_evenly_and_the_first_at_once() -> None:
+    turns = Turns(10, longest_s=30)
+    assert [turns.take(100.0) for _ in range(4)] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert turns.take(100.25) == pytest.approx(0.15)
+    assert turns.take(200.0) == 0
+
+
+def test_a_turn_that_lies_too_far_ahead_is_not_given() -> None:
+    turns = Turns(10, longest_s=1)
+    given = [turns.take(0.0) for _ in range(15)]
+    assert [each is None for each in given] == [False] * 11 + [True] * 4
+    assert turns.take(5.0) == 0
+
+
+async def test_changes_wait_for_their_turn_and_questions_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITES_PER_S", 50)
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.1)
+    came: list[tuple[str, float]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        came.append((request.method, asyncio.get_running_loop().time()))
+        return web.json_response({"sid": CALL, "status": "in-progress"})
+
+    async with twilio(answer) as rest:
+        live = LiveCalls(rest, ADDRESSES)
+        began = asyncio.get_running_loop().time()
+        results = await asyncio.gather(
+            *(live.redirect(CALL, "https://x.example.com/") for _ in range(10)),
+            *(live.fate(CALL) for _ in range(10)),
+            return_exceptions=True,
+        )
+    changes = sorted(at - began for method, at in came if method == "POST")
+    refused = [each for each in results if isinstance(each, RestFailed)]
+    assert len(came) == 10 + len(changes)
+    assert len(changes) + len(refused) == 10
+    assert refused
+    assert all(each.passing and "50 a second" in str(each) for each in refused)
+    assert all(at >= 0.02 * turn for turn, at in enumerate(changes))

@@ -1,88 +1,17 @@
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import aiohttp
 import pytest
-from prometheus_client import REGISTRY
 
-from bridge.local.twilio.script import Digit, Script
-from bridge.outbox.outbox import OutboxDown
+from bridge.call.memo import About, Memo
 from bridge.twilio import gate as gate_module
 from bridge.twilio import routes as module
-from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, Setup, running
-from tests.doubles.numbered import NumberedWhisper, speech
-
-CA = "CA" + "3" * 32
-FORM = {
-    "CallSid": CA,
-    "AccountSid": ACCOUNT.sid,
-    "From": "+15550100",
-    "To": "+15550199",
-    "Direction": "inbound",
-}
-
-
-@asynccontextmanager
-async def house(directory: Path, **sections: Any) -> AsyncIterator[tuple[Setup, aiohttp.ClientSession]]:
-    async with (
-        NumberedWhisper() as whisper,
-        running(directory, whisper.url, **sections) as setup,
-        aiohttp.ClientSession() as client,
-    ):
-        yield setup, client
-
-
-def metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-async def post(
-    setup: Setup,
-    client: aiohttp.ClientSession,
-    path: str,
-    form: dict[str, str] | None = None,
-    signature: str = "",
-) -> tuple[int, str]:
-    form = FORM if form is None else form
-    signed = {"X-Twilio-Signature": signature or ACCOUNT.signature(PUBLIC_URL + path, form)}
-    async with client.post(setup.url + path, data=form, headers=signed) as answer:
-        return answer.status, await answer.text()
-
-
-async def token_of(setup: Setup, client: aiohttp.ClientSession, form: dict[str, str] | None = None) -> str:
-    _, text = await post(setup, client, "/twilio/voice", form)
-    parameter = ET.fromstring(text).find(".//Parameter")
-    assert parameter is not None
-    return parameter.attrib["value"]
-
-
-def start(token: str | None, stream: str = "MZ" + "1" * 32, **changes: Any) -> str:
-    body = {
-        "streamSid": stream,
-        "accountSid": ACCOUNT.sid,
-        "callSid": CA,
-        "tracks": ["inbound", "outbound"],
-        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-        "customParameters": {"tenant": "acme"} | ({} if token is None else {"bridge_token": token}),
-    } | changes
-    return json.dumps({"event": "start", "sequenceNumber": "1", "streamSid": stream, "start": body})
-
-
-def media(stream: str, timestamp: int) -> str:
-    body = {"track": "inbound", "chunk": "1", "timestamp": str(timestamp), "payload": "f39/" * 53 + "fw=="}
-    return json.dumps({"event": "media", "sequenceNumber": "2", "streamSid": stream, "media": body})
-
-
-def upgrade(setup: Setup, client: aiohttp.ClientSession) -> Any:
-    url = PUBLIC_URL.replace("https", "wss") + "/twilio/media"
-    return client.ws_connect(
-        setup.url + "/twilio/media", headers={"X-Twilio-Signature": ACCOUNT.signature(url)}
-    )
+from tests.doubles.bridge import ACCOUNT, PUBLIC_URL
+from tests.doubles.switchboard import CA, FORM, MZ, house, media, metric, post, start, token_of, upgrade
 
 
 @pytest.mark.parametrize("path", ["/twilio/voice", "/twilio/resume", "/twilio/stream-status"])
@@ -94,14 +23,6 @@ async def test_every_post_needs_a_signature(tmp_path: Path, path: str) -> None:
         assert (await post(setup, client, path, signature="wrong"))[0] == 403
         assert (await post(setup, client, path))[0] in {200, 204}
         assert metric("bridge_refusals_total", why="signature") == before + 2
-
-
-@pytest.mark.parametrize("headers", [{}, {"X-Twilio-Signature": "wrong"}, {"X-Twilio-Signature": "x" * 5000}])
-async def test_the_upgrade_is_refused_before_it_happens(tmp_path: Path, headers: dict[str, str]) -> None:
-    async with house(tmp_path) as (setup, client):
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await client.ws_connect(setup.url + "/twilio/media", headers=headers)
-        assert refused.value.status == 403
 
 
 async def test_a_body_that_is_too_large_or_no_form(tmp_path: Path) -> None:
@@ -154,97 +75,6 @@ async def test_while_draining_calls_go_on_without_a_stream(tmp_path: Path) -> No
             assert answer.status == 503
 
 
-@pytest.mark.parametrize(
-    ("message", "why"),
-    [
-        (lambda _: start(None), "token_missing"),
-        (lambda token: start(token + "x"), "token_forged"),
-        (lambda token: start(token, callSid="CA" + "4" * 32), "token_other_call"),
-        (lambda token: start(token, accountSid="AC" + "4" * 32), "token_account"),
-        (
-            lambda token: start(token, mediaFormat={"encoding": "audio/l16", "sampleRate": 8000}),
-            "media_format",
-        ),
-        (lambda token: start(token, callSid="CA../x"), "start_ids"),
-    ],
-)
-async def test_streams_that_are_refused_with_1008_and_cause_no_event(
-    tmp_path: Path, message: Any, why: str
-) -> None:
-    async with house(tmp_path) as (setup, client):
-        token = await token_of(setup, client)
-        before = metric("bridge_refusals_total", why=why)
-        async with upgrade(setup, client) as socket:
-            await socket.send_str('{"event":"connected"}')
-            await socket.send_str(message(token))
-            closed = await socket.receive(timeout=5)
-        assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 1008)
-        assert metric("bridge_refusals_total", why=why) == before + 1
-        assert len(setup.bridge.calls) == 0
-        assert setup.receiver.received == []
-
-
-async def test_a_token_admits_one_stream_however_many_try(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client):
-        token = await token_of(setup, client)
-        sockets = [await upgrade(setup, client) for _ in range(10)]
-        await asyncio.gather(*(socket.send_str(start(token)) for socket in sockets))
-        closed = 0
-        for socket in sockets:
-            try:
-                message = await socket.receive(timeout=0.3)
-                closed += message.data == 1008
-            except TimeoutError:
-                pass
-            await socket.close()
-        assert closed == 9
-
-
-async def test_a_socket_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "START_S", 0.1)
-    async with house(tmp_path) as (setup, client), upgrade(setup, client) as socket:
-        await socket.send_str('{"event":"connected"}')
-        closed = await socket.receive(timeout=5)
-        assert closed.data == 1008
-
-
-async def test_an_oversized_message_ends_that_stream_alone(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client):
-        call = setup.call({"inbound": speech(range(8))}, Script(speed=4))
-        other = asyncio.create_task(call.run())
-        async with upgrade(setup, client) as socket:
-            await socket.send_str(start(await token_of(setup, client)))
-            await socket.send_str(" " * 65_536)  # the largest that is read
-            await socket.send_str("x" * 65_537)
-            closed = await socket.receive(timeout=5)
-            assert closed.data == 1009
-        report = await other
-        assert report.ok, report.problem
-        events = await setup.ended(report.call_sid)
-        assert [w for e in events if e.type == "transcript.final" for w in e.data["text"].split()] == [
-            f"w{n}" for n in range(8)
-        ]
-        ended = (await setup.ended(CA))[-1]
-        assert ended.data["reason"] == "disconnected"
-
-
-async def test_garbage_is_counted_and_the_stream_goes_on(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client):
-        before = metric("bridge_twilio_messages_ignored_total", why="malformed")
-        async with upgrade(setup, client) as socket:
-            await socket.send_str(start(await token_of(setup, client)))
-            for garbage in ("", "null", "{", "[[[["):
-                await socket.send_str(garbage)
-            await socket.send_bytes(b"binary")
-            await socket.send_str('{"event":"stop","streamSid":"' + "MZ" + "1" * 32 + '"}')
-            assert (await socket.receive(timeout=5)).data == 1000
-        events = await setup.ended(CA)
-        assert [event.type for event in events] == ["call.started", "call.ended"]
-        assert events[-1].data["reason"] == "hangup"
-        assert events[-1].data["parameters"] == {"tenant": "acme"}
-        assert metric("bridge_twilio_messages_ignored_total", why="malformed") == before + 4
-
-
 async def test_status_callback_ends_a_stream_whose_socket_never_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,71 +92,6 @@ async def test_status_callback_ends_a_stream_whose_socket_never_says_so(
         assert (await post(setup, client, "/twilio/stream-status", unknown))[0] == 204
 
 
-async def test_a_second_stream_takes_the_call_over(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client), upgrade(setup, client) as first:
-        await first.send_str(start(await token_of(setup, client)))
-        await setup.receiver.wait_for(lambda r: r.type == "call.started")
-        async with upgrade(setup, client) as second:
-            await second.send_str(start(await token_of(setup, client), stream="MZ" + "2" * 32))
-            assert (await first.receive(timeout=5)).data == 1000
-            assert len(setup.bridge.calls) == 1
-            await second.send_str(media("MZ" + "2" * 32, 20))
-            await second.send_str('{"event":"stop"}')
-        events = await setup.ended(CA)
-        assert events[-1].data["duration_ms"] == 20
-        assert [e.type for e in events] == ["call.started", "call.ended"]
-        assert events[-1].data["stream_sid"] == "MZ" + "2" * 32
-
-
-async def test_a_call_that_has_ended_does_not_start_again(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client):
-        spare = await token_of(setup, client)
-        async with upgrade(setup, client) as socket:
-            await socket.send_str(start(await token_of(setup, client)))
-            await socket.send_str('{"event":"stop"}')
-        await setup.ended(CA)
-        async with upgrade(setup, client) as socket:
-            await socket.send_str(start(spare))
-            assert (await socket.receive(timeout=5)).data == 1008
-        _, text = await post(setup, client, "/twilio/voice")
-        assert [verb.tag for verb in ET.fromstring(text)] == ["Pause", "Redirect"]
-
-
-async def test_connect_mode_brings_digits_and_goes_on_afterwards(tmp_path: Path) -> None:
-    async with house(tmp_path, twilio={"mode": "connect"}) as (setup, _):
-        script = Script(speed=4, digits=(Digit(500, "5"), Digit(900, "#")))
-        report = await setup.call({"inbound": speech(range(6))}, script).run()
-        assert report.ok, report.problem
-        events = await setup.ended(report.call_sid)
-        assert [e.data["digit"] for e in events if e.type == "call.dtmf"] == ["5", "#"]
-        assert events[0].data["tracks"] == ["inbound"]
-
-
-async def test_without_signatures_a_loopback_bridge_takes_streams_without_a_token(tmp_path: Path) -> None:
-    twilio = {"verify_signatures": False, "account_sid": "", "auth_token": ""}
-    async with house(tmp_path, twilio=twilio) as (setup, client):
-        async with client.ws_connect(setup.url + "/twilio/media") as socket:
-            await socket.send_str(start(None))
-            await socket.send_str('{"event":"stop"}')
-        events = await setup.ended(CA)
-        assert events[0].data["from"] == ""
-
-
-async def test_a_stream_that_says_start_after_the_draining_began_is_not_taken(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client), upgrade(setup, client) as socket:
-        token = await token_of(setup, client)
-        setup.bridge.draining = True
-        await socket.send_str(start(token))
-        assert (await socket.receive(timeout=5)).data == 1008
-        assert len(setup.bridge.calls) == 0
-
-
-async def test_a_format_that_utf8_cannot_carry_is_refused_too(tmp_path: Path) -> None:
-    async with house(tmp_path) as (setup, client), upgrade(setup, client) as socket:
-        await socket.send_str(start(await token_of(setup, client), mediaFormat={"encoding": "\ud800é" * 50}))
-        assert (await socket.receive(timeout=5)).data == 1008
-
-
 async def test_a_body_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_module, "BODY_S", 0.1)
     async with house(tmp_path) as (setup, _):
@@ -340,40 +105,75 @@ async def test_a_body_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest
         await writer.wait_closed()
 
 
-async def test_a_token_is_not_admitted_again_after_a_restart(tmp_path: Path) -> None:
-    async with NumberedWhisper() as whisper, aiohttp.ClientSession() as client:
-        async with running(tmp_path, whisper.url) as setup:
-            token = await token_of(setup, client)
-            async with upgrade(setup, client) as socket:
-                await socket.send_str(start(token))
-                await socket.send_str('{"event":"stop"}')
-            await setup.ended(CA)
-        async with running(tmp_path, whisper.url) as setup, upgrade(setup, client) as socket:
-            await socket.send_str(start(token))
-            assert (await socket.receive(timeout=5)).data == 1008
-            assert setup.receiver.received == []
-
-
-async def test_a_stream_that_comes_while_the_outbox_is_down_is_transcribed_once_it_is_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    down = True
-
-    async with NumberedWhisper() as whisper, running(tmp_path, whisper.url) as setup:
+async def test_a_call_whose_stream_is_over_is_streamed_again_some_times_at_most(tmp_path: Path) -> None:
+    async with house(tmp_path, twilio={"mode": "connect"}) as (setup, client):
+        _, text = await post(setup, client, "/twilio/resume?n=1")
+        assert "<Stream" not in text  # nobody knows the call
         outbox = setup.bridge._services.outbox
-        for name in ("spend", "own_call", "publish"):
-            works = getattr(outbox, name)
+        lease = await outbox.own_call(CA, "another", b"", node="b")
+        await outbox.beat("b")
+        _, text = await post(setup, client, "/twilio/resume")
+        assert "<Stream" not in text  # a pause of ours ran out: another process has its stream
+        for times in range(1, 6):
+            _, text = await post(setup, client, f"/twilio/resume?n={times}")
+            assert [verb.tag for verb in ET.fromstring(text)] == ["Connect", "Redirect"]
+            assert ET.fromstring(text)[-1].text == f"{PUBLIC_URL}/twilio/resume?n={times + 1}"
+        for odd in ("6", "-1", "x", "12"):
+            _, text = await post(setup, client, f"/twilio/resume?n={odd}")
+            assert "<Stream" not in text
+        await outbox.publish(lease, [], {}, ended=True)
+        _, text = await post(setup, client, "/twilio/resume?n=1")
+        assert "<Stream" not in text
 
-            async def moody(*args: Any, works: Any = works, **options: Any) -> Any:
-                if down:
-                    raise OutboxDown("the disk is away")
-                return await works(*args, **options)
 
-            monkeypatch.setattr(outbox, name, moody)
-        # The gate has the method that was there when it was made.
-        setup.bridge.twilio._gate._spend = outbox.spend
-        report = await setup.call({"inbound": speech(range(40, 44))}).run()
-        down = False
-        events = await setup.ended(report.call_sid)
-    assert [event.type for event in events] == ["call.started", "transcript.final", "call.ended"]
-    assert events[1].data["text"] == "w40 w41 w42 w43"
+async def test_a_call_of_a_dead_process_is_taken_over_when_twilio_says_that_its_stream_is_gone(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as (setup, client):
+        outbox = setup.bridge._services.outbox
+        await outbox.own_call(CA, "another", b"{}", node="")
+        form = FORM | {"StreamSid": MZ, "StreamEvent": "stream-error"}
+        assert (await post(setup, client, "/twilio/stream-status", form))[0] == 204
+        async with asyncio.timeout(5):
+            while not (known := await outbox.known(CA)) or not known.ended:  # nothing is known of it
+                await asyncio.sleep(0.01)
+
+
+async def test_a_stream_that_comes_again_waits_until_the_call_is_let_go_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, twilio={"mode": "connect"}) as (setup, client):
+        outbox = setup.bridge._services.outbox
+        memo = Memo(
+            About(CA, ACCOUNT.sid, "+1", "+2", "inbound", {}),
+            setup.receiver.url,
+            "MZ0",
+            ["inbound"],
+            "connect",
+        )
+        lease = await outbox.own_call(
+            CA, "another", replace(memo, began_at=time.time() - 60).encode(), node="b"
+        )
+        await outbox.beat("b")
+        _, text = await post(setup, client, "/twilio/resume?n=1")
+        parameter = ET.fromstring(text).find(".//Parameter")
+        assert parameter is not None
+        async with upgrade(setup, client) as socket:
+            await socket.send_str(start(parameter.attrib["value"]))
+            for frame in range(50):
+                await socket.send_str(media(MZ, frame * 20))
+            async with asyncio.timeout(5):
+                while not (await outbox.beat("b"))[CA]:
+                    await asyncio.sleep(0.05)
+            assert len(setup.bridge.calls) == 0
+            await outbox.publish(lease, [], {"inbound": 59 * 8000})
+            await outbox.let_go(lease)
+            async with asyncio.timeout(5):
+                while not len(setup.bridge.calls):
+                    await asyncio.sleep(0.05)
+            await socket.send_str('{"event":"stop"}')
+        events = await setup.ended(CA)
+    (gap,) = [e.data for e in events if e.type == "transcript.gap"]
+    assert gap["start_ms"] == 59_000
+    assert 59_900 < gap["end_ms"] < 62_000
+    assert events[-1].data["duration_ms"] - gap["end_ms"] == 1000

@@ -1,5 +1,8 @@
+import hashlib
+
 import pytest
 from multidict import MultiDict
+from twilio.request_validator import RequestValidator
 
 from bridge.local.twilio.account import Account
 from bridge.twilio.signature import Signatures
@@ -66,6 +69,40 @@ def test_any_of_several_tokens_will_do() -> None:
     assert both.post_is_valid("/voice", FORM, "HY8buTIClsMaWK2me+yyJ7POY3E=")
 
 
+def test_the_address_is_compared_exactly() -> None:
+    other = Account("AC", "12345").signature("https://bridge.example.com/voice", dict(FORM))
+    assert signatures().fits("https://bridge.example.com/voice", FORM, other)
+    for url in ("https://bridge.example.com/voice/", "http://bridge.example.com/voice"):
+        assert not signatures().fits(url, FORM, other)
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "valid"),
+    [
+        (b'{"a": "b"}', "bodySHA256=" + hashlib.sha256(b'{"a": "b"}').hexdigest(), True),
+        (b'{"a": "b"}', "x=1&bodySHA256=" + hashlib.sha256(b'{"a": "b"}').hexdigest().upper(), True),
+        (b'{"a": "c"}', "bodySHA256=" + hashlib.sha256(b'{"a": "b"}').hexdigest(), False),
+        (b'{"a": "b"}', "bodySHA256=", False),
+        (b'{"a": "b"}', "bodySHA256=%C3%A9", False),
+        (b'{"a": "b"}', "", False),
+        (b"", "bodySHA256=" + hashlib.sha256(b"").hexdigest(), True),
+    ],
+)
+def test_of_a_body_that_is_no_form_the_hash_is_signed(body: bytes, query: str, valid: bool) -> None:
+    path = f"/voice?{query}"
+    signed = Account("AC", "12345").signature(f"https://bridge.example.com{path}")
+    assert signatures().body_is_valid(path, body, signed) is valid
+    assert not signatures().body_is_valid(path, body, "HY8buTIClsMaWK2me+yyJ7POY3E=")
+
+
+def test_twilios_own_library_agrees_about_the_hash() -> None:
+    body = '{"CallSid": "CA1"}'
+    url = "https://bridge.example.com/voice?bodySHA256=" + hashlib.sha256(body.encode()).hexdigest()
+    signed = Account("AC", "12345").signature(url)
+    assert RequestValidator("12345").validate(url, body, signed)
+    assert signatures().body_is_valid(url.removeprefix("https://bridge.example.com"), body.encode(), signed)
+
+
 def test_without_a_token_nothing_is_valid() -> None:
     assert not Signatures([], "https://bridge.example.com").upgrade_is_valid("/media", "")
 
@@ -73,7 +110,5 @@ def test_without_a_token_nothing_is_valid() -> None:
 def test_repeated_parameters_count_once_each() -> None:
     repeated = MultiDict([("a", "2"), ("a", "1"), ("a", "2")])
     once = MultiDict([("a", "1"), ("a", "2")])
-    from twilio.request_validator import RequestValidator  # noqa: PLC0415 - the authority, for this test only
-
     signed = RequestValidator("12345").compute_signature("https://bridge.example.com/voice", once)
     assert signatures().post_is_valid("/voice", repeated, signed)

@@ -1,18 +1,27 @@
 from xml.etree import ElementTree as ET
 
-from bridge.config import NumberSettings, TranscriptConfig, TwilioConfig, WebhookConfig, WhisperConfig
-from bridge.twilio.twiml import Addresses, with_stream, without_stream
-
-ADDRESSES = Addresses(
-    media="wss://b.example.com/twilio/media",
-    stream_status="https://b.example.com/twilio/stream-status",
-    resume="https://b.example.com/twilio/resume",
+from bridge.config import (
+    CallFlow,
+    NumberSettings,
+    TranscriptConfig,
+    TwilioConfig,
+    WebhookConfig,
+    WhisperConfig,
 )
+from bridge.twilio.addresses import Addresses
+from bridge.twilio.twiml import with_stream, without_stream
+
+ADDRESSES = Addresses.of("https://b.example.com")
 
 
-def number(then: str = "", **twilio: str) -> NumberSettings:
+def number(then: str | CallFlow = "", **twilio: str) -> NumberSettings:
     return NumberSettings(
-        "+1", then, TwilioConfig.model_validate(twilio), WhisperConfig(), WebhookConfig(), TranscriptConfig()
+        "+1",
+        CallFlow(then) if isinstance(then, str) else then,
+        TwilioConfig.model_validate(twilio),
+        WhisperConfig(),
+        WebhookConfig(),
+        TranscriptConfig(),
     )
 
 
@@ -67,3 +76,23 @@ def test_connect_redirects_when_the_stream_is_over() -> None:
 def test_without_stream_is_the_call_flow_alone() -> None:
     (redirect,) = ET.fromstring(without_stream(number("https://a.example.com/x"), ADDRESSES))
     assert redirect.text == "https://a.example.com/x"
+
+
+def test_the_call_flow_is_asked_as_it_was_before() -> None:
+    flow = CallFlow("https://user:word@a.example.com/ivr?x=1&y=%26%20<", "GET")
+    (redirect,) = ET.fromstring(without_stream(number(flow), ADDRESSES))
+    assert (redirect.text, redirect.attrib) == (flow.url, {"method": "GET"})
+
+
+def test_a_document_s_verbs_come_after_the_stream() -> None:
+    flow = CallFlow(
+        twiml='<Response><Say voice="alice">It is <break time="1s"/> m&#252;de &amp; late</Say>\n<Hangup/></Response>'
+    )
+    start, say, hang_up = ET.fromstring(with_stream(number(flow), ADDRESSES, "v1.token"))
+    assert (start.tag, hang_up.tag) == ("Start", "Hangup")
+    assert ET.tostring(say, encoding="unicode").strip() == (
+        '<Say voice="alice">It is <break time="1s" /> m\u00fcde &amp; late</Say>'
+    )
+    assert [verb.tag for verb in ET.fromstring(without_stream(number(flow), ADDRESSES))] == ["Say", "Hangup"]
+    connect = ET.fromstring(with_stream(number(flow, mode="connect"), ADDRESSES, "v1.token"))
+    assert [verb.tag for verb in connect] == ["Connect", "Redirect"]

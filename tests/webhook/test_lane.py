@@ -11,7 +11,8 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from bridge.outbox.outbox import Fenced, LaneLease, OutboxDown, Selection
+from bridge.outbox.lease import Fenced, LaneLease
+from bridge.outbox.outbox import OutboxDown, Selection
 from bridge.webhook import lane as lane_module
 from bridge.webhook.breaker import Breaker
 from bridge.webhook.lane import Lane, Means

@@ -169,3 +169,18 @@ async def test_a_first_choice_that_opens_and_does_not_work_is_gone_back_to_less_
         calls.ended(line, dropped=True, worked=True, idle=False)
         assert calls._back_s == module.BACK_S
         await calls.close()
+
+
+async def test_calls_that_begin_wait_for_nobody_and_those_that_come_back_take_turns() -> None:
+    async with NumberedWhisper() as server:
+        endpoint = Endpoint(server.url, "", "v1")
+        calls = Dialler((endpoint,), log.get("test"))
+        began = asyncio.get_running_loop().time()
+        while not endpoint.turnstile.wait_s(began):  # others have taken every place of this second
+            pass
+        first = await calls.open()
+        assert asyncio.get_running_loop().time() - began < 0.5
+        again = await calls.open()
+        assert asyncio.get_running_loop().time() - began >= 1.0
+        hang_up(first, again)
+        await calls.close()

@@ -241,7 +241,7 @@ async def test_finished_without_a_word_for_noise_is_believed_the_second_time(tmp
 @pytest.mark.parametrize("times", ["words", "segments", "none"])
 async def test_finals_said_twice_are_published_once(tmp_path: Path, times: str, numbers: bool) -> None:
     if times == "none" and not numbers:
-        pytest.skip("a server that tells neither when nor which may have heard the same words twice")
+        pytest.skip("once somebody speaks again it may have heard the same words twice; see test_scribe.py")
     async with NumberedWhisper() as server:
         server.repeats = True
         server.word_times, server.segment_times, server.numbers = times == "words", times != "none", numbers

@@ -180,3 +180,15 @@ async def test_a_final_without_times_of_a_server_that_lags_covers_what_it_must_h
         desk.send(1)
     await desk.hear("words", 0.0, timed=False)
     assert 14 * SECOND < desk.watermark.offset <= 16 * SECOND
+
+
+async def test_a_final_without_times_said_again_is_told_by_the_audio(desk: Desk) -> None:
+    desk.send(1, peak=9000)
+    desk.send(9)
+    await desk.hear("no", 0, timed=False)
+    await desk.hear("no", 0, timed=False)
+    assert desk.texts == ["no"]  # nobody has spoken since
+    desk.send(1, peak=9000)
+    desk.send(9)
+    await desk.hear("no", 0, timed=False)
+    assert desk.texts == ["no", "no"]  # somebody has

@@ -111,8 +111,39 @@ def test_loud_audio_is_counted_up_to_a_point() -> None:
     cursor = listen(mark, 2, peak=9000, start=cursor)
     assert mark.loud(cursor) == pytest.approx(3 * SECOND, abs=3 * FRAME)
     assert mark.loud(second + SECOND) == pytest.approx(2 * SECOND, abs=3 * FRAME)
-    assert mark.over(second + SECOND) == pytest.approx(SECOND, abs=2 * FRAME)
-    assert mark.loud(0) == mark.over(0) == 0
+    assert mark.loud(0) == mark.speech(cursor) == 0  # nobody has listened to it
+
+
+def test_what_somebody_listened_to_and_was_no_speech_needs_no_final() -> None:
+    mark = Watermark()
+    cursor = listen(mark, 40, peak=9000, start=listen(mark, 5))
+    span = mark.unheard(cursor)
+    assert span == (5 * SECOND + FRAME - 5 * SECOND % FRAME - LEAD, cursor)
+    mark.listened(span, [])
+    assert (mark.spoken, mark.unheard(cursor), mark.doubted) == (False, None, None)
+    cursor = listen(mark, 10, start=cursor)
+    assert mark.offset == cursor - QUIET_S * SECOND
+
+
+def test_speech_that_was_heard_holds_it_and_what_comes_after_is_unheard() -> None:
+    mark = Watermark()
+    cursor = listen(mark, 20, peak=9000)
+    assert mark.unheard(10 * SECOND) == (0, 10 * SECOND)
+    mark.listened((0, 10 * SECOND), [(2 * SECOND, 3 * SECOND), (9 * SECOND, 11 * SECOND)])
+    assert mark.speech(cursor) == 2 * SECOND
+    assert mark.loud(cursor) == 2 * SECOND + cursor - 10 * SECOND
+    assert mark.unanswered == SECOND
+    assert mark.unheard(cursor) == (9 * SECOND, cursor)
+    mark.listened((9 * SECOND, cursor), [])  # what was heard before stays heard
+    assert mark.speech(cursor) == mark.loud(cursor) == 2 * SECOND
+    mark.restart()
+    assert mark.speech(cursor) == 0
+
+
+def test_a_long_wait_is_listened_to_in_parts() -> None:
+    mark = Watermark()
+    mark.sent(0, 1000 * SECOND, 9000)
+    assert mark.unheard(1000 * SECOND) == (0, LOUD_S * SECOND)
 
 
 def test_an_utterance_ends_at_a_pause() -> None:

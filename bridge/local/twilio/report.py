@@ -3,8 +3,12 @@
 from array import array
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from bridge.local.twilio.script import FRAME_MS
+
+LATE_MS: Final = 5.0
+"""A quarter of a frame. Beyond it at p99 a simulator that carries many calls does not measure what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,15 @@ class Lateness:
         ordered = sorted(seconds)
         return cls(*(round(1000 * ordered[int(part * (len(ordered) - 1))], 3) for part in (0.5, 0.99, 1.0)))
 
+    @property
+    def void(self) -> bool:
+        """Whether delays that were measured with this load say nothing."""
+        return self.p99_ms > LATE_MS
+
+    def as_json(self) -> dict[str, float]:
+        """For programs, in ms."""
+        return {"p50": self.p50_ms, "p99": self.p99_ms, "max": self.max_ms}
+
 
 @dataclass(slots=True)
 class StreamReport:
@@ -31,10 +44,13 @@ class StreamReport:
     stream_sid: str
     url: str
     """As the bridge wrote it, and as it was signed."""
+    name: str = ""
     status: int | None = None
     """HTTP status of the handshake: 101 when it opened, None when nothing answered."""
     first_frame: int = 0
     """The frame of the call, 20 ms each, with which it began."""
+    first_at: float | None = None
+    """Wall time (`time.time()`) of its first media message."""
     frames: int = 0
     """Media messages sent, both tracks."""
     late_s: MutableSequence[float] = field(default_factory=lambda: array("d"), repr=False)
@@ -58,6 +74,14 @@ class Callback:
     status: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of the call flow that was asked for; `problem` is empty when it came, or is a stranger's."""
+
+    url: str
+    problem: str
+
+
 @dataclass(slots=True)
 class CallReport:
     """A whole call. `problem` is empty when the bridge took it from beginning to end."""
@@ -66,10 +90,15 @@ class CallReport:
     voice_status: int | None = None
     """HTTP status of the first answer of the voice URL; None when nothing answered."""
     problem: str = ""
+    documents: list[Document] = field(default_factory=list)
     streams: list[StreamReport] = field(default_factory=list)
     callbacks: list[Callback] = field(default_factory=list)
     sent: MutableSequence[float] = field(default_factory=lambda: array("d"), repr=False)
     """Wall time (`time.time()`) at which each 20 ms of the call's clock were sent."""
+
+    def note(self, problem: str) -> None:
+        """Something went wrong; the first sentence is what the report tells."""
+        self.problem = self.problem or problem
 
     @property
     def ok(self) -> bool:
@@ -120,7 +149,7 @@ class CallReport:
             "first_media_at": self.first_media_at,
             "duration_ms": len(self.sent) * FRAME_MS,
             "frames_sent": self.frames_sent,
-            "lateness_ms": _spread(self.lateness),
+            "lateness_ms": self.lateness.as_json(),
             "streams": [
                 {
                     "stream_sid": stream.stream_sid,
@@ -137,7 +166,3 @@ class CallReport:
                 {"event": callback.event, "status": callback.status} for callback in self.callbacks
             ],
         }
-
-
-def _spread(lateness: Lateness) -> dict[str, float]:
-    return {"p50": lateness.p50_ms, "p99": lateness.p99_ms, "max": lateness.max_ms}

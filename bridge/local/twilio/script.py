@@ -11,6 +11,10 @@ FRAME_MS: Final = 20
 FRAME_BYTES: Final = 160
 """20 ms of 8 kHz mu-law: what Twilio sends in practice."""
 
+WEBHOOK_S: Final = 15.0
+"""Twilio waits this long for a voice webhook."""
+
+Outcome = Literal["answered", "busy", "no-answer", "failed"]
 Ending = Literal["stop", "open", "reset"]
 """`stop`: the message, then a proper close. `open`: neither, the socket stays. `reset`: a TCP reset."""
 
@@ -63,6 +67,12 @@ class Script:
     """`timestamp` of the first media message; Twilio promises no value."""
     shared_chunks: bool = False
     """One `chunk` counter for both tracks instead of one each: which of the two Twilio does is unknown."""
+    rings_s: float = 0.0
+    """How long, in seconds, a call that was placed by REST rings."""
+    outcome: Outcome = "answered"
+    """What becomes then of a call that was placed by REST."""
+    webhook_s: float = WEBHOOK_S
+    """How long, in seconds, Twilio waits for a document."""
     seed: int = 0
     """Of the jitter: the same seed, the same delays."""
 

@@ -6,13 +6,15 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping, MutableSequence
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import aiohttp
 
 from bridge.local.twilio.message import CONNECTED, Writer
+from bridge.local.twilio.pacer import Pacer
 from bridge.local.twilio.report import StreamReport
 from bridge.local.twilio.script import FRAME_BYTES, FRAME_MS, Beat, Script, beats
+from bridge.local.twilio.socket import MediaSocket
 from bridge.local.twilio.twiml import Stream, Track
 
 HANDSHAKE_S: Final = 10.0
@@ -39,7 +41,7 @@ class MediaStream:
         script: Script,
         sent: MutableSequence[float],
     ) -> None:
-        self._stream = stream
+        self.stream = stream
         self._report = report
         self._writer = writer
         self._audio = audio
@@ -48,16 +50,19 @@ class MediaStream:
         self._closing = False
         self.opened = asyncio.Event()
         """Set when the handshake is through, whatever came of it."""
+        self.stopped = asyncio.Event()
+        """To be set when this stream is to end, and the call is not."""
 
     async def run(
         self, target: str, signature: str, first: Callable[[], Beat], frames: int, over: asyncio.Event
     ) -> None:
         """Play the call to `target` up to `frames`, until they or the call are `over`.
 
-        `first` is asked when the socket is open: with which frame to begin, and in how many seconds. `over` is set when the audio is: whoever speaks then hangs up. Nothing is raised for what the
-        bridge does; it is written into the report.
+        `first` is asked when the socket is open: with which frame to begin, and in how many seconds. `over` is set
+        when the audio is: whoever speaks then hangs up. Nothing is raised for what the bridge does; it is written
+        into the report.
         """
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(ws_response_class=MediaSocket) as session:
             try:
                 socket_ = await self._open(session, target, signature)
             finally:
@@ -68,17 +73,16 @@ class MediaStream:
                 asyncio.create_task(self._send(socket_, first(), frames)),
                 asyncio.create_task(self._read(socket_)),
                 asyncio.create_task(over.wait()),
+                asyncio.create_task(self.stopped.wait()),
             )
             try:
-                await self._play(socket_, *tasks, over)
+                await self._play(socket_, tasks, over)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _open(
-        self, session: aiohttp.ClientSession, target: str, signature: str
-    ) -> aiohttp.ClientWebSocketResponse | None:
+    async def _open(self, session: aiohttp.ClientSession, target: str, signature: str) -> MediaSocket | None:
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 opened = await session.ws_connect(
@@ -94,23 +98,25 @@ class MediaStream:
             self._report.error = f"31901: no answer to the connection request ({type(error).__name__})"
         else:
             self._report.status = 101
-            return opened
+            return cast("MediaSocket", opened)
         return None
 
     async def _play(
         self,
-        ws: aiohttp.ClientWebSocketResponse,
-        sending: asyncio.Task[None],
-        reading: asyncio.Task[None],
-        hung_up: asyncio.Task[Literal[True]],
+        ws: MediaSocket,
+        tasks: tuple[
+            asyncio.Task[None], asyncio.Task[None], asyncio.Task[Literal[True]], asyncio.Task[Literal[True]]
+        ],
         over: asyncio.Event,
     ) -> None:
         """Wait for whichever ends the stream first, and end it properly."""
-        await asyncio.wait({sending, reading, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        sending, reading, hung_up, stopped = tasks
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if sending.done() and sending.exception() is None:
             over.set()
             await self._end(ws, reading)
-        elif hung_up.done() and not reading.done():
+        elif (hung_up.done() or stopped.done()) and not reading.done():
+            sending.cancel()  # no audio comes after `stop`
             await self._stop(ws)
         elif sending.done() and isinstance(sending.exception(), TimeoutError):
             self._report.error = f"31903: the bridge has read nothing for {SEND_S:.0f} s"
@@ -120,41 +126,51 @@ class MediaStream:
             if self._report.closed_by_bridge and not self._report.error:
                 self._report.error = _close_error(self._report.close_code)
 
-    async def _send(self, ws: aiohttp.ClientWebSocketResponse, begin: Beat, frames: int) -> None:
+    async def _send(self, ws: MediaSocket, begin: Beat, frames: int) -> None:
         """Everything from `connected` to the last frame. Raises ConnectionError or TimeoutError."""
-        script, stream, write = self._script, self._stream, self._writer
-        loop = asyncio.get_running_loop()
-        self._report.first_frame = first = begin.frame
+        script, stream, write, report = self._script, self.stream, self._writer, self._report
+        report.first_frame = first = begin.frame
         digits = sorted(script.digits, key=lambda digit: digit.at_ms) if stream.bidirectional else []
         digits = [digit for digit in digits if digit.at_ms >= first * FRAME_MS]
         audio = [(track, self._audio.get(track, b"")) for track in stream.tracks]
-        await asyncio.sleep(begin.due_s)  # then `start` and the first frame leave together
-        await self._text(ws, CONNECTED)
-        await self._text(ws, write.start(stream.tracks, stream.parameters))
-        begun = loop.time()
-        for frame, due_s in beats(script, frames, first):
-            wait = begun + due_s - loop.time()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            self._report.late_s.append(loop.time() - begun - due_s)
-            self._sent.extend([time.time()] * (frame + 1 - len(self._sent)))
+        sent = self._sent
+
+        def act(frame: int, late_s: float) -> bool:
+            """One moment of sending: what is due leaves in one piece."""
+            if ws.clogged:
+                return False
+            report.late_s.append(late_s)
+            now = time.time()
+            sent.extend([now] * (frame + 1 - len(sent)))
             at_ms = frame * FRAME_MS
             timestamp = script.first_timestamp_ms + at_ms - first * FRAME_MS
+            texts = []
             for track, samples in audio:
-                if script.sends(track, at_ms):
+                if not script.holes or script.sends(track, at_ms):
                     payload = samples[frame * FRAME_BYTES : (frame + 1) * FRAME_BYTES]
                     if len(payload) < FRAME_BYTES:
                         payload += _SILENCE[len(payload) :]
-                    await self._text(ws, write.media(track, timestamp, payload))
-                    self._report.frames += 1
+                    texts.append(write.media(track, timestamp, payload))
+            if texts:
+                report.first_at = report.first_at or now
+                report.frames += len(texts)
             while digits and digits[0].at_ms < at_ms + FRAME_MS:
-                await self._text(ws, write.dtmf(digits.pop(0).digit))
-        await asyncio.sleep(max(0.0, begun + (frames - first) * FRAME_MS / 1000 / script.speed - loop.time()))
+                texts.append(write.dtmf(digits.pop(0).digit))
+            if texts:
+                ws.write(*texts)
+            return True
+
+        await asyncio.sleep(begin.due_s)  # then `start` and the first frame leave together
+        ws.write(CONNECTED, write.start(stream.tracks, stream.parameters))
+        pacer = Pacer(beats(script, frames, first), act, patience_s=SEND_S)
+        await pacer.run()
+        over = pacer.begun + (frames - first) * FRAME_MS / 1000 / script.speed
+        await asyncio.sleep(max(0.0, over - time.monotonic()))
 
     async def _read(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         """What the bridge sends; returns when the socket is closed or the bridge broke the protocol."""
         async for message in ws:
-            if message.type is not aiohttp.WSMsgType.TEXT or not self._stream.bidirectional:
+            if message.type is not aiohttp.WSMsgType.TEXT or not self.stream.bidirectional:
                 self._report.error = "31924: the bridge sent something on a stream that only listens"
                 return
             await self._answer(ws, message.data)

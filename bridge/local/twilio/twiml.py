@@ -43,6 +43,13 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """`<Stop><Stream name=.../></Stop>`: the stream of that name ends, the call goes on."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Nothing happens for `seconds`; the call stays up."""
 
@@ -69,7 +76,7 @@ class HangUp:
     """The call ends here."""
 
 
-Verb = Stream | Pause | Redirect | Hold | HangUp
+Verb = Stream | Stop | Pause | Redirect | Hold | HangUp
 
 
 def parse(text: str, base: str) -> list[Verb]:
@@ -99,6 +106,8 @@ def _verbs(element: ET.Element, base: str) -> list[Verb]:
             # With another noun, such as <ConversationRelay>, the call stays up without media.
             noun = element.find("Stream")
             verbs.append(Hold("Connect") if noun is None else _stream(noun, base, bidirectional=True))
+        case "Stop":
+            verbs += [Stop(child.get("name", "")) for child in element.iter("Stream")]
         case "Pause":
             verbs.append(Pause(_seconds(element.get("length", "1"))))
         case "Redirect":
@@ -124,7 +133,7 @@ def _stream(element: ET.Element, base: str, *, bidirectional: bool) -> Stream:
             )
     callback = element.get("statusCallback")
     return Stream(
-        url=_media_url(element.get("url", ""), base),
+        url=media_url(element.get("url", ""), base),
         bidirectional=bidirectional,
         tracks=TRACKS[track],
         name=element.get("name", ""),
@@ -134,8 +143,11 @@ def _stream(element: ET.Element, base: str, *, bidirectional: bool) -> Stream:
     )
 
 
-def _media_url(written: str, base: str) -> str:
-    """The absolute wss:// URL; a query string is not supported and is dropped, as Twilio does."""
+def media_url(written: str, base: str) -> str:
+    """The absolute wss:// URL; a query string is not supported and is dropped, as Twilio does.
+
+    Raises TwimlError for what is none.
+    """
     url = written if "://" in written else "ws" + urljoin(base, written).removeprefix("http")
     try:
         parts = urlsplit(url)

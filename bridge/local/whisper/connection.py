@@ -65,7 +65,10 @@ class Connection:
 
     async def _read(self) -> None:
         while not await self._strike():
-            frame = await self._websocket.receive()
+            try:
+                frame = await self._websocket.receive()
+            except ConnectionError:  # it asked for a pong, and was gone before it could have it
+                return
             if frame.type is not WSMsgType.TEXT and frame.type is not WSMsgType.BINARY:
                 return
             await self._act(self._session.receive(frame.data, time.time()))

@@ -3,8 +3,9 @@
 from collections import deque
 from dataclasses import dataclass
 
+from bridge.audio.voice import Probability
 from bridge.local.whisper.start import SAMPLE_RATE, Start
-from bridge.local.whisper.vad import FRAME_MS, FRAME_SAMPLES, Edge, Probability, Speech
+from bridge.local.whisper.vad import FRAME_MS, FRAME_SAMPLES, Edge, Speech
 
 LEAD_IN_MS = 250
 """Audio before the detected start that the recogniser also gets: Silero needs a few 32 ms windows to be sure,
@@ -60,7 +61,7 @@ class Segmenter:
         return self.position - self._buffer_start
 
     def push(self, frame: bytes) -> list[Part]:
-        """Take the next frame (1,024 bytes). Takes as long as one run of the VAD, about 1 ms."""
+        """Take the next frame (1,024 bytes). Takes as long as one run of the VAD, 0.12 ms."""
         edge = self._speech.push(self._probability(frame))
         self.position += FRAME_SAMPLES
         if edge is Edge.STARTED:

@@ -7,8 +7,8 @@ from typing import Self
 
 from aiohttp import WSCloseCode, web
 
+from bridge.audio import voice
 from bridge.errors import BridgeError
-from bridge.local.whisper import vad
 from bridge.local.whisper.connection import Connection
 from bridge.local.whisper.engine import Engine
 from bridge.local.whisper.faults import Faults
@@ -36,7 +36,7 @@ class WhisperServer:
     `port` 0 takes any free one; `url` tells which. Without `api_key` any key is accepted, and none.
     `dialect` says which start messages are understood. `faults`, which may be replaced at any time, is
     for testing clients. Entering opens the engine, leaving closes it. Raises `BridgeError` when the
-    engine, the VAD or the port cannot be had.
+    engine or the port cannot be had.
     """
 
     def __init__(
@@ -68,8 +68,7 @@ class WhisperServer:
         return f"ws://{host}:{self.port}{PATH}"
 
     async def __aenter__(self) -> Self:
-        vad.check()
-        vad.load()  # the first one imports the package, which would stall the first call by 0.2 s
+        voice.load()  # the first one would stall the first call
         await self.engine.open()
         app = web.Application()
         app.router.add_get(PATH, self._serve)
@@ -108,8 +107,11 @@ class WhisperServer:
         websocket = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S)
         if not websocket.can_prepare(request).ok:
             return web.Response(status=400, text="This is a WebSocket endpoint")
-        await websocket.prepare(request)
-        session = Session(vad.load(), self._dialect)
+        try:
+            await websocket.prepare(request)
+        except ConnectionError:  # it did not wait for its upgrade
+            return websocket
+        session = Session(voice.load(), self._dialect)
         connection = Connection(
             websocket,
             transport=request.transport,

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
+from bridge.audio.voice import Probability
 from bridge.local.whisper import message
 from bridge.local.whisper.engine import Options, Recognition
 from bridge.local.whisper.segmenter import Audio, Began, Ended, Segmenter
 from bridge.local.whisper.start import SAMPLE_RATE, Accepted, Start, StartError, read
-from bridge.local.whisper.vad import FRAME_BYTES, Probability
+from bridge.local.whisper.vad import FRAME_BYTES
 
 INTERNAL_ERROR = 1011
 REASON = "Internal Server Error (in model/chainlet)."

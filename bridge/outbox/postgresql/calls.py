@@ -1,4 +1,4 @@
-"""What the PostgreSQL outbox does for the owner of a call: fencing, events, watermarks.
+"""What the PostgreSQL outbox does for the owner of a call: events, watermarks, lines, and spent tokens.
 
 `at` is the time in seconds since 1970, or None for the database's. One round trip and one commit each.
 """
@@ -8,9 +8,9 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
-import msgspec
-
-from bridge.outbox.outbox import CallLease, Erased, Fenced, Line, Outgoing, lane_name
+from bridge.outbox.lease import CallLease
+from bridge.outbox.outbox import Line, Outgoing, lane_name
+from bridge.outbox.postgresql.owners import refusal
 from bridge.outbox.postgresql.pool import Connection, as_json
 
 REFUSED = "WB001"
@@ -18,19 +18,6 @@ REFUSED = "WB001"
 
 SWEEP = 100
 """Expired tokens that are removed for each one that is spent."""
-
-
-async def own(
-    connection: Connection, *, call_sid: str, owner: str, meta: bytes, only_from: str, at: float | None
-) -> CallLease:
-    """Take the call over: the epoch goes up by one. Raises `Fenced` if it is not `only_from`'s to take."""
-    row = await connection.fetchrow(
-        "select * from whisper_bridge.own_call($1, $2, $3, $4, $5)", at, call_sid, owner, meta, only_from
-    )
-    epoch, following, watermarks, ended, erased, known = row
-    if epoch is None:
-        raise Fenced.call(call_sid)
-    return CallLease(call_sid, owner, epoch, following, msgspec.json.decode(watermarks), ended, erased, known)
 
 
 async def publish(
@@ -61,10 +48,8 @@ async def publish(
         if getattr(error, "sqlstate", None) == REFUSED:
             raise ValueError(str(error)) from None
         raise
-    if refused == "erased":
-        raise Erased(f"The call {lease.call_sid} was erased.")
     if refused:
-        raise Fenced.call(lease.call_sid)
+        raise refusal(lease.call_sid, erased=refused == "erased")
 
 
 async def transcript(connection: Connection, *, call_sid: str) -> list[Line]:

@@ -7,7 +7,8 @@ commits by itself. A leased lane's `due_at` is the end of its lease, so a lane w
 from collections.abc import Collection, Mapping, Sequence
 
 from bridge.outbox.lanes import LONGEST_WAIT_S
-from bridge.outbox.outbox import Fenced, LaneLease, Stats, Stored
+from bridge.outbox.lease import Fenced, LaneLease
+from bridge.outbox.outbox import Stats, Stored
 from bridge.outbox.postgresql.pool import Connection, as_json
 
 

@@ -8,7 +8,8 @@ and removal exclude each other by the rows of the calls, which they lock before 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from bridge.outbox.outbox import REPLAY, Record, Selection, State, endpoint_tag, lane_name
+from bridge.outbox.lease import REPLAY
+from bridge.outbox.outbox import Record, Selection, State, endpoint_tag, lane_name
 from bridge.outbox.postgresql.lanes import lock
 from bridge.outbox.postgresql.pool import Connection, as_json
 from bridge.outbox.postgresql.selection import ANY, indexed, where

@@ -5,8 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from bridge import metrics
-from bridge.outbox.outbox import CallLease, LaneLease, Line, Outgoing, Record, Selection, Stats, Stored
-from bridge.outbox.postgresql import calls, lanes, operations, retention, schema
+from bridge.outbox.attachments import Attachment
+from bridge.outbox.lease import CallLease, LaneLease
+from bridge.outbox.outbox import Line, Outgoing, Record, Selection, Stats, Stored
+from bridge.outbox.ownership import Known
+from bridge.outbox.postgresql import calls, lanes, numbers, operations, owners, retention, schema
 from bridge.outbox.postgresql.pool import Pool
 
 
@@ -40,12 +43,51 @@ class Postgres:
         """Finish what was asked for, and disconnect. May be called twice."""
         await self._pool.close()
 
-    async def own_call(self, call_sid: str, owner: str, meta: bytes, *, only_from: str = "") -> CallLease:
+    async def own_call(
+        self, call_sid: str, owner: str, meta: bytes, *, node: str = "", only_from: str | None = None
+    ) -> CallLease:
         """Take the call over: the epoch goes up by one."""
-        operation = partial(
-            calls.own, call_sid=call_sid, owner=owner, meta=meta, only_from=only_from, at=self._at()
-        )
-        return await self._pool.run(operation)
+        call = partial(owners.own, call_sid=call_sid, owner=owner, meta=meta)
+        return await self._pool.run(partial(call, node=node, only_from=only_from, at=self._at()))
+
+    async def note(self, lease: CallLease, meta: bytes) -> None:
+        """Replace what is said of the call."""
+        await self._pool.run(partial(owners.note, lease=lease, meta=meta, at=self._at()))
+
+    async def inherit(
+        self, call_sid: str, heir: str, meta: bytes, *, node: str, silent_s: float
+    ) -> CallLease | None:
+        """Take the call over if nobody is at work on it; else its owner learns of the heir, and None."""
+        call = partial(owners.inherit, call_sid=call_sid, heir=heir, meta=meta)
+        return await self._pool.run(partial(call, node=node, silent_s=silent_s, at=self._at()))
+
+    async def let_go(self, lease: CallLease) -> None:
+        """Give the call up without an end."""
+        await self._pool.run(partial(owners.let_go, lease=lease))
+
+    async def beat(self, node: str) -> Mapping[str, str]:
+        """Say that a node lives; its calls that have not ended, each with its heir or ""."""
+        return await self._pool.run(partial(owners.beat, node=node, at=self._at()))
+
+    async def orphans(self, silent_s: float, limit: int) -> list[Known]:
+        """Calls that have not ended and that nobody is at work on; the oldest first."""
+        return await self._pool.run(partial(owners.orphans, silent_s=silent_s, limit=limit, at=self._at()))
+
+    async def known(self, call_sid: str) -> Known | None:
+        """What is known of a call; None for one that never was, or is past its time."""
+        return await self._pool.run(partial(owners.known, call_sid=call_sid, at=self._at()))
+
+    async def attach(self, attachment: Attachment) -> Attachment:
+        """Remember a number; returns what is stored."""
+        return await self._pool.run(partial(numbers.attach, attachment=attachment))
+
+    async def detach(self, number_sid: str) -> None:
+        """Forget a number."""
+        await self._pool.run(partial(numbers.detach, number_sid=number_sid))
+
+    async def attached(self) -> list[Attachment]:
+        """All of them, in the order of their numbers."""
+        return await self._pool.run(numbers.attached)
 
     async def publish(
         self,

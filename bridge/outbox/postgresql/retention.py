@@ -1,9 +1,10 @@
-"""What the PostgreSQL outbox removes because it is past its time: bodies, then whole calls.
+"""What the PostgreSQL outbox removes because it is past its time: bodies, then whole calls, and nodes.
 
 `at` is the time in seconds since 1970, or None for the database's. Each bite is a transaction of its own.
 """
 
 from bridge.outbox.postgresql.lanes import lock, mend
+from bridge.outbox.postgresql.owners import forget
 from bridge.outbox.postgresql.pool import Connection
 
 _FOREIGN_KEY = "23503"
@@ -49,6 +50,7 @@ async def purge(
         calls = await _lock_old_calls(connection, call_age_s, limit, at)
         events, endpoints = await _remove(connection, calls, limit) if calls else (0, [])
     await _forget(connection, endpoints)
+    await forget(connection, at=at)
     return limit in (mended, bodies, texts, len(calls), events)
 
 

@@ -1,5 +1,6 @@
 """The outbox's schema in PostgreSQL, and whether that server keeps what it is given."""
 
+import re
 from importlib.resources import files
 
 from bridge import log
@@ -8,10 +9,24 @@ from bridge.outbox.outbox import OutboxDown
 from bridge.outbox.postgresql.lanes import mend
 from bridge.outbox.postgresql.pool import Connection
 
-VERSION = 1
+VERSION = 2
 """Of the schema, in its table `version`."""
 
 SCHEMA = files("bridge.outbox.postgresql").joinpath("schema.sql").read_text(encoding="utf-8")
+
+FROM_1 = r"""
+alter table whisper_bridge.calls add column node text collate "C" not null default '';
+alter table whisper_bridge.calls add column heir text not null default '';
+drop function whisper_bridge.own_call(double precision, text, text, bytea, text);
+""" + "".join(
+    re.findall(
+        r"^create (?:index calls_open|table whisper_bridge\.(?:nodes|attachments)) .*?;$"
+        r"|^create function whisper_bridge\.(?:newest|beat|silent|own_call)\(.*?\$\$;$",
+        SCHEMA,
+        re.MULTILINE | re.DOTALL,
+    )
+)
+"""From the first version. Its calls have no node: bridges of that version say nothing of their lives."""
 
 OLDEST_SERVER = 150_000
 """PostgreSQL 15: the oldest that is tested, and still mended."""
@@ -44,6 +59,9 @@ async def prepare(connection: Connection, *, at: float | None, accept_loss: bool
             raise OutboxDown(
                 f"The tables in PostgreSQL were made by a newer whisper-bridge (version {version}, this one knows {VERSION}): upgrade this one."
             )
+        elif version == 1:
+            await connection.execute(FROM_1)
+            await connection.execute("update whisper_bridge.version set version = $1", VERSION)
     await connection.execute("update whisper_bridge.endpoints set paused = null where paused is not null")
     while await mend(connection, limit=MENDED, at=at) == MENDED:
         pass

@@ -1,6 +1,6 @@
 -- The outbox of many machines. Tables and columns mean what they mean in sqlite.sql. Times are seconds
 -- since 1970 by the database's clock, unless the caller gives one (`at`: tests do). Names are qualified,
--- so that no search_path matters. Locks are taken in one order: a call, its lanes by name, then events.
+-- so that no search_path matters. Locks are taken in one order: a call, its lanes by name, events, then nodes.
 
 create table whisper_bridge.version (version integer not null);
 
@@ -14,11 +14,27 @@ create table whisper_bridge.calls (
   spoken        boolean not null default false,
   meta          bytea not null,
   created_at    double precision not null,
-  seen_at       double precision not null
+  seen_at       double precision not null,
+  node          text collate "C" not null default '',
+  heir          text not null default ''
 ) with (fillfactor = 70);
 create index calls_old on whisper_bridge.calls (created_at);
 -- Not by seen_at: an index of what each publish changes would make each of them write every index.
 create index calls_spoken on whisper_bridge.calls (created_at) where ended and spoken;
+create index calls_open on whisper_bridge.calls (node, created_at) where not ended;
+
+create table whisper_bridge.nodes (
+  node          text collate "C" primary key,
+  seen_at       double precision not null
+) with (fillfactor = 70);
+
+create table whisper_bridge.attachments (
+  number_sid    text collate "C" primary key,
+  number        text collate "C" not null,
+  before        bytea not null,
+  onward        text not null,
+  onward_method text not null
+);
 
 create table whisper_bridge.lines (
   call_sid      text collate "C" not null,
@@ -109,25 +125,82 @@ language sql stable as $$ select coalesce(at, extract(epoch from statement_times
 -- Functions, since what they do takes several statements and each of those has to see what was committed
 -- while the one before it waited for a lock; and one call is one round trip and one commit.
 
+-- When a node was heard last, no matter which: silence is measured against it, so that nobody becomes silent
+-- while the database is away. Null if none ever was.
+create function whisper_bridge.newest(at double precision) returns double precision
+language sql stable as $$ select least(max(seen_at), whisper_bridge.now(at)) from whisper_bridge.nodes $$;
+
+-- After 5 s in which nobody was heard (PAUSE_S in owners.py), everybody's silence begins anew.
+create function whisper_bridge.beat(at double precision, me text, out call_sid text, out heir text)
+returns setof record
+language plpgsql as $$
+declare
+  moment constant double precision := whisper_bridge.now(at);
+begin
+  if not exists (select from whisper_bridge.nodes where seen_at > moment - 5) then
+    update whisper_bridge.nodes set seen_at = moment
+    where node in (select node from whisper_bridge.nodes for update skip locked);
+  end if;
+  insert into whisper_bridge.nodes values (me, moment)
+  on conflict (node) do update set seen_at = excluded.seen_at;
+  return query select calls.call_sid, calls.heir from whisper_bridge.calls where node = me and not ended;
+end $$;
+
+-- Nodes that have open calls and are silent for so long: one look into the index for each that has any.
+create function whisper_bridge.silent(at double precision, seconds double precision) returns setof text
+language sql stable as $$
+  with recursive holder (node) as (
+    (select node from whisper_bridge.calls where not ended order by node limit 1)
+    union all
+    select following.node from holder cross join lateral (
+      select calls.node from whisper_bridge.calls where not ended and calls.node > holder.node
+      order by calls.node limit 1
+    ) as following
+  )
+  select node from holder
+  where not exists (select from whisper_bridge.nodes
+                    where nodes.node = holder.node and seen_at > whisper_bridge.newest(at) - seconds)
+$$;
+
+-- With `silence`, the call is taken if nobody is at work on it; else whoever has it learns of the heir.
 create function whisper_bridge.own_call(
-  at double precision, sid text, taker text, about bytea, only_from text,
+  at double precision, sid text, taker text, about bytea, only_from text, home text, silence double precision,
   out epoch bigint, out next_sequence bigint, out watermarks json, out ended boolean, out erased boolean,
   out meta bytea
 ) language plpgsql as $$
 #variable_conflict use_column
 declare
   moment constant double precision := whisper_bridge.now(at);
+  heard constant double precision := whisper_bridge.newest(at) - silence;
   taken whisper_bridge.calls;
 begin
-  insert into whisper_bridge.calls as c (call_sid, owner, epoch, meta, spoken, created_at, seen_at)
-  values (sid, taker, 1, about, length(about) > 0, moment, moment)
+  if silence is not null and exists (
+    select from whisper_bridge.calls join whisper_bridge.nodes using (node)
+    where call_sid = sid and not ended and heir = taker and nodes.seen_at > heard
+  ) then
+    return;  -- who asks again need not write, nor wait for a standby
+  end if;
+  insert into whisper_bridge.calls as c (call_sid, owner, epoch, meta, spoken, created_at, seen_at, node)
+  values (sid, taker, 1, about, length(about) > 0, moment, moment, home)
   on conflict (call_sid) do update
-  set owner = excluded.owner, epoch = c.epoch + 1, seen_at = excluded.seen_at,
-      meta = case when c.erased or length(c.meta) > 0 then c.meta else excluded.meta end,
+  set owner = excluded.owner, epoch = c.epoch + 1, seen_at = excluded.seen_at, node = excluded.node,
+      heir = '', meta = case when c.erased or length(c.meta) > 0 then c.meta else excluded.meta end,
       spoken = c.spoken or excluded.spoken and not c.erased
-  where only_from in ('', c.owner) or c.owner = excluded.owner
+  where case when silence is null then only_from is null or c.owner in (only_from, excluded.owner)
+    else c.ended or c.owner = excluded.owner or not exists (
+      select from whisper_bridge.nodes where nodes.node = c.node and nodes.seen_at > heard) end
   returning c.* into taken;
-  epoch := taken.epoch;  -- null: it is somebody else's
+  if not found then  -- it is somebody else's
+    if silence is not null then
+      update whisper_bridge.calls set heir = taker where call_sid = sid;
+    end if;
+    return;
+  end if;
+  -- Who takes a call lives, also before its first beat.
+  if home <> '' and not exists (select from whisper_bridge.nodes where node = home) then
+    perform whisper_bridge.beat(at, home);
+  end if;
+  epoch := taken.epoch;
   next_sequence := taken.next_sequence;
   select coalesce(json_object_agg(track, position), '{}') into watermarks
   from whisper_bridge.watermarks where call_sid = sid;

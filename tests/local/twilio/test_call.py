@@ -10,7 +10,17 @@ import pytest
 from aiohttp import web
 
 from bridge.errors import UsageError
-from bridge.local.twilio import Account, Burst, CallReport, Digit, Hole, Script, SimulatedCall, Track
+from bridge.local.twilio import (
+    Account,
+    Burst,
+    CallReport,
+    Digit,
+    Hole,
+    Lateness,
+    Script,
+    SimulatedCall,
+    Track,
+)
 from tests.doubles.strict_bridge import CONNECT, PUBLIC, START, TOKEN, StrictBridge
 
 ACCOUNT = Account("AC22222222222222222222222222222222", TOKEN)
@@ -564,3 +574,10 @@ async def test_the_report_as_json_holds_what_a_program_needs(bridge: StrictBridg
         }
     ]
     assert "media messages" in report.outcome
+
+
+def test_a_load_is_void_that_was_late_more_than_now_and_then() -> None:
+    punctual, late = Lateness.of([0.001] * 99 + [1.0]), Lateness.of([0.001] * 90 + [0.006] * 10)
+
+    assert (punctual.void, late.void) == (False, True)
+    assert late.as_json() == {"p50": 1.0, "p99": 6.0, "max": 6.0}

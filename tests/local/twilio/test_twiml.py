@@ -1,6 +1,6 @@
 import pytest
 
-from bridge.local.twilio.twiml import HangUp, Hold, Pause, Redirect, Stream, TwimlError, Verb, parse
+from bridge.local.twilio.twiml import HangUp, Hold, Pause, Redirect, Stop, Stream, TwimlError, Verb, parse
 
 BASE = "https://bridge.example.com/twilio/voice"
 
@@ -66,6 +66,7 @@ def start(attributes: str, inside: str = "") -> str:
                 )
             ],
         ),
+        ('<Response><Stop><Stream name="asr-1"/></Stop></Response>', [Stop("asr-1")]),
         (
             """<Response><Connect><Stream url="wss://bridge.example.com/media"/></Connect>
             <Redirect>resume</Redirect></Response>""",

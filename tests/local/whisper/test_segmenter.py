@@ -1,7 +1,7 @@
 import pytest
 
+from bridge.audio import voice
 from bridge.local import speech
-from bridge.local.whisper import vad
 from bridge.local.whisper.segmenter import Audio, Began, Ended, Part, Segmenter
 from bridge.local.whisper.start import Start, read
 from bridge.local.whisper.vad import FRAME_SAMPLES
@@ -28,7 +28,7 @@ def cut(probabilities: list[float], start: Start) -> list[tuple[int, Part]]:
 
 def utterances(pcm: bytes, start: Start) -> list[tuple[int, int]]:
     """First and last sample of each utterance in real speech."""
-    segmenter = Segmenter(start, vad.load())
+    segmenter = Segmenter(start, voice.load())
     found: list[tuple[int, int]] = []
     for piece in frames(pcm):
         for part in segmenter.push(piece):

@@ -105,6 +105,35 @@ async def test_a_server_of_one_dialect_refuses_the_other(engine: ScriptedEngine)
         assert (await closed(client))[0] == 1011
 
 
+async def test_a_client_that_leaves_without_waiting_for_its_pong_is_no_defect(
+    server: WhisperServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with session(server.url) as client:
+        await client.hear(silence(0.1))
+        await client.say(type="health_check")
+        await client.next()
+        # Both lie in one packet: when the server comes to the ping, its client is gone.
+        client.socket.transport.pause_reading()
+        await client.hear(silence(3))
+        await client.socket.ping()
+        client.socket.transport.close()
+    async with asyncio.timeout(5):
+        while server._open:
+            await asyncio.sleep(0.01)
+    assert caplog.records == []
+
+
+async def test_a_client_that_leaves_while_its_upgrade_hangs_is_no_defect(
+    server: WhisperServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.faults = Faults(upgrade_delay_s=0.2)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1), session(server.url):
+            pass
+    await asyncio.sleep(0.3)
+    assert (server._open, caplog.records) == (set(), [])
+
+
 async def test_a_client_that_leaves_in_mid_sentence_cancels_it(
     server: WhisperServer, engine: ScriptedEngine
 ) -> None:

@@ -1,9 +1,3 @@
-import importlib.util
-
-import pytest
-
-from bridge.errors import BridgeError
-from bridge.local.whisper import vad
 from bridge.local.whisper.start import Vad
 from bridge.local.whisper.vad import Edge, Speech
 
@@ -51,18 +45,3 @@ def test_speech_can_end_at_a_low_threshold() -> None:
         (0, Edge.STARTED),
         (2, Edge.ENDED),
     ]
-
-
-def test_each_connection_has_a_vad_of_its_own() -> None:
-    one, other = vad.load(), vad.load()
-    silence = bytes(vad.FRAME_BYTES)
-    first = one(silence)
-    for _ in range(5):
-        one(silence)
-    assert other(silence) == first
-
-
-def test_a_missing_vad_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(BridgeError, match=r"pip install 'whisper-bridge\[local\]'"):
-        vad.check()

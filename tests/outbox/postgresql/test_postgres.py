@@ -10,18 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from bridge.outbox.outbox import (
-    REPLAY,
-    Fenced,
-    LaneLease,
-    Line,
-    OutboxDown,
-    OutboxFull,
-    Outgoing,
-    Selection,
-    State,
-    lane_name,
-)
+from bridge.outbox.lease import REPLAY, Fenced, LaneLease
+from bridge.outbox.outbox import Line, OutboxDown, OutboxFull, Outgoing, Selection, State, lane_name
 from bridge.outbox.postgresql import lanes, operations, pool
 from bridge.outbox.postgresql.postgres import Postgres
 from tests.doubles.postgres import PostgresServer, several_hosts
@@ -76,6 +66,46 @@ async def test_who_took_a_call_over_goes_on_where_the_other_was_and_fences_it_of
     with pytest.raises(Fenced):
         await one.publish(old, [event(2)], {"inbound": 9000})
     await two.publish(new, [event(2)], {})
+
+
+async def test_silence_is_told_by_the_clock_of_the_database(stores: Stores) -> None:
+    one, two = stores
+    await one.own_call("CA1", "one", b"", node="n1")
+    assert await two.inherit("CA1", "two", b"", node="n2", silent_s=30) is None
+    async with asyncio.timeout(20):
+        while not await two.orphans(0.05, 10):
+            await two.beat("n2")
+    (orphan,) = await one.orphans(0.05, 10)
+    assert (orphan.owner, orphan.heir) == ("one", "two")
+    assert 0.05 <= orphan.silent_s < 20
+    assert (await two.own_call("CA1", "two", b"", node="n2", only_from=orphan.owner)).epoch == 2
+
+
+async def test_an_heir_who_asks_again_writes_nothing(stores: Stores, postgres_server: PostgresServer) -> None:
+    async def version() -> list[Any]:
+        return await postgres_server.query("select ctid, xmin, xmax from whisper_bridge.calls")
+
+    one, two = stores
+    lease = await one.own_call("CA1", "one", b"", node="n1")
+    assert await two.inherit("CA1", "two", b"", node="n2", silent_s=30) is None
+    noted = await version()
+    assert await two.inherit("CA1", "two", b"", node="n2", silent_s=30) is None
+    assert await version() == noted
+    await one.publish(lease, [], {"inbound": 1})
+    assert await one.beat("n1") == {"CA1": "two"}
+
+
+async def test_who_takes_calls_beats_and_cleans_up_at_the_same_time_gets_on(stores: Stores) -> None:
+    async def live(store: Postgres, node: str) -> None:
+        for n in range(15):
+            lease = await store.own_call(f"CA{n}", node, b"", node=node)
+            await store.beat(f"{node}, another life {n}")
+            await store.purge(body_age_s=0, call_age_s=1e9)
+            await store.inherit(f"CA{n + 1}", node, b"", node=node, silent_s=0)
+            await store.let_go(lease)
+
+    # An OutboxDown out of here is a deadlock.
+    await asyncio.gather(*(live(store, f"n{n}") for n, store in enumerate(stores * 3)))
 
 
 async def test_a_take_over_during_a_publish_sees_all_of_it_or_fences_it_off(stores: Stores) -> None:

@@ -1,13 +1,20 @@
 import asyncio
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from bridge.errors import ConfigError
-from bridge.outbox.outbox import OutboxDown, Outgoing, Selection
+from bridge.outbox.lease import CallLease
+from bridge.outbox.outbox import Line, OutboxDown, Outgoing, Selection
 from bridge.outbox.postgresql import schema
 from bridge.outbox.postgresql.postgres import Postgres
 from tests.doubles.postgres import PostgresServer
+
+OLD_SCHEMA = Path(__file__).with_name("schema_1.sql").read_text(encoding="utf-8")
+STATEMENT = re.compile(r"^create function .*?\$\$;$|^create .*?;$", re.MULTILINE | re.DOTALL)
 
 
 async def test_many_may_start_at_once_on_an_empty_database(postgres_url: str) -> None:
@@ -24,11 +31,66 @@ async def test_tables_of_a_newer_version_are_left_alone(
     await store.open()
     await store.close()
     await postgres_server.query("update whisper_bridge.version set version = version + 1")
-    with pytest.raises(OutboxDown, match=r"newer whisper-bridge \(version 2, this one knows 1\)"):
+    with pytest.raises(
+        OutboxDown,
+        match=rf"newer whisper-bridge \(version {schema.VERSION + 1}, this one knows {schema.VERSION}\)",
+    ):
         await store.open()
-    await postgres_server.query("update whisper_bridge.version set version = 1")
+    await postgres_server.query("update whisper_bridge.version set version = version - 1")
     await store.open()
     await store.close()
+
+
+CATALOGUE = """
+    select 'column', table_name, column_name, data_type, is_nullable, column_default, collation_name
+    from information_schema.columns where table_schema = 'whisper_bridge'
+    union all
+    select 'index', tablename, indexname, indexdef, null, null, null from pg_indexes where schemaname = 'whisper_bridge'
+    union all
+    select 'function', proname, pg_get_function_identity_arguments(oid), prosrc, null, null, null from pg_proc
+    where pronamespace = 'whisper_bridge'::regnamespace
+    union all
+    select 'constraint', conname, pg_get_constraintdef(oid), null, null, null, null from pg_constraint
+    where connamespace = 'whisper_bridge'::regnamespace
+    union all
+    select 'options', relname, array_to_string(reloptions, ' '), null, null, null, null from pg_class
+    where relnamespace = 'whisper_bridge'::regnamespace and relkind = 'r'
+    order by 1, 2, 3"""
+
+
+async def test_tables_of_the_first_version_are_upgraded_with_all_that_is_in_them(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async def catalogue() -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in await postgres_server.query(CATALOGUE)]
+
+    stores = [Postgres(postgres_url) for _ in range(4)]
+    await stores[0].open()
+    fresh = await catalogue()
+    await stores[0].close()
+    await postgres_server.query("drop schema whisper_bridge cascade")
+    await postgres_server.query("create schema whisper_bridge")
+    for statement in STATEMENT.findall(OLD_SCHEMA):
+        await postgres_server.query(statement)
+    for statement in (
+        "insert into whisper_bridge.version values (1)",
+        """insert into whisper_bridge.calls values
+             ('CA1', 'me', 3, 4, false, false, true, 'about', 80.5, 90.5),
+             ('CA2', 'me', 1, 1, true, false, true, 'about', 80.5, 90.5)""",
+        "insert into whisper_bridge.watermarks values ('CA1', 'inbound', 8000)",
+        "insert into whisper_bridge.lines values ('CA1', 1, 'inbound', 0, 1, 'one')",
+    ):
+        await postgres_server.query(statement)
+    await asyncio.gather(*(store.open() for store in stores))
+    assert await catalogue() == fresh
+    assert await postgres_server.query("select * from whisper_bridge.version") == [(schema.VERSION,)]
+    store = stores[0]
+    assert [(call.call_sid, call.owner) for call in await store.orphans(10, 50)] == [("CA1", "me")]
+    lease = await store.own_call("CA1", "new", b"", node="n1", only_from="me")
+    assert lease == CallLease("CA1", "new", 4, 4, {"inbound": 8000}, ended=False, meta=b"about")
+    assert await store.transcript("CA1") == [Line(1, "inbound", 0, 1, "one")]
+    assert await store.orphans(10, 50) == []
+    await asyncio.gather(*(store.close() for store in stores))
 
 
 @pytest.mark.parametrize("commit", ["off", "local"])

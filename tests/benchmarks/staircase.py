@@ -1,0 +1,229 @@
+"""More and more calls through one system, none of which ends before the top: what each level costs, and how late it is."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.local.receiver import Received
+from bridge.local.twilio import CallReport, Lateness, Script, SimulatedCall
+from tests.benchmarks import level, tag
+from tests.benchmarks.child import Child
+from tests.benchmarks.level import Level
+from tests.benchmarks.system import System
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tests.benchmarks.sink import Noted
+
+APART_S: Final = 0.020
+"""Between the beginnings of two calls: a rush of calls is another measurement."""
+
+OPEN_S: Final = 10.0
+"""How long the calls of a level may take until their audio is at Whisper."""
+
+SETTLE_S: Final = 0.4
+"""What is measured begins so long after the last call's first frame."""
+
+TRAIL_S: Final = 0.1
+"""Frames may come so long after the end of a level before they are taken for missing."""
+
+END_S: Final = 20.0
+"""How long a system may take to end its sockets to Whisper, and to post what is left, after the last hang-up."""
+
+TAIL_FRAMES: Final = 2
+"""Frames of silence that a bridge may add at the end of a track."""
+
+WALL: Final = time.time() - time.monotonic()
+"""Calls and webhooks tell wall time."""
+
+SLOW: Final = 0.999
+"""The calls' speed: 20.02 ms from message to message, so that within 4 s each meets every phase of a 4 ms tick."""
+
+_LONGEST: Final = b"\xff" * (8000 * 900)
+"""What is on the other track, and so how long a call may last."""
+
+_TAGGED: Final = 10
+"""Messages at the beginning of a call that say its number."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One call, and when its frames came to Whisper."""
+
+    number: int
+    call: SimulatedCall
+    task: asyncio.Task[CallReport]
+    came: list[float] = field(default_factory=list)
+
+
+class Posted(dict[str, float]):
+    """The text of each final that came to the webhook -> when, in seconds of the monotonic clock."""
+
+    def receive(self, received: Received) -> None:
+        """A webhook came."""
+        if received.type == "transcript.final":
+            self.setdefault(str(received.data["text"]), received.received_at - WALL)
+
+
+class Staircase:
+    """Climbs once: `await Staircase(system, sink, posted).climb(levels, seconds, limit_ms)`."""
+
+    def __init__(self, system: System, sink: Child, posted: Posted) -> None:
+        self._system = system
+        self._sink = sink
+        self._lines: dict[int, Line] = {}
+        self._finals: dict[str, float] = {}
+        self._posted = posted
+        self._posts = system.name != "floor"
+        self._open = 0
+
+    async def climb(self, levels: Sequence[int], seconds: float, limit_ms: float | None) -> dict[str, Any]:
+        """Measure each level for so long, up to the first that is void or has a p99 beyond the limit.
+
+        Without a limit it goes on to the top. Raises `BridgeError`.
+        """
+        before = self._system.child.memory_kb
+        climbed: list[Level] = []
+        stopped = "top"
+        try:
+            for calls in levels:
+                if not await self._add(calls):
+                    stopped = "refused"
+                    break
+                climbed.append(await self._measure(seconds, before))
+                if limit_ms is not None and climbed[-1].lateness.void:
+                    stopped = "load"
+                    break
+                if limit_ms is not None and climbed[-1].p99_ms() > limit_ms:
+                    stopped = "delay"
+                    break
+        finally:
+            reports = await self._hang_up()
+        await self._drain()
+        return {
+            "system": self._system.name,
+            "stopped_by": stopped,
+            "levels": [one.figures(self._finals, self._posted) for one in climbed],
+            "calls_failed": sum(not report.ok for report in reports),
+            "first_problem": next((report.problem for report in reports if not report.ok), ""),
+            "frames_lost": sum(self._lost(line) for line in self._lines.values()),
+            "finals_missing": len(self._finals.keys() - self._posted.keys()) if self._posts else None,
+        }
+
+    async def _add(self, calls: int) -> bool:
+        """Make calls until there are so many, and wait until each is heard; whether all were taken."""
+        setting = self._system.setting
+        while len(self._lines) < calls:
+            number = len(self._lines)
+            call = SimulatedCall(
+                setting.account,
+                self._system.voice_url,
+                {"inbound": tag.spoken(number) * _TAGGED, "outbound": _LONGEST},
+                Script(speed=SLOW),
+                public_url=self._system.public_url,
+            )
+            self._lines[number] = Line(number, call, asyncio.create_task(call.run()))
+            await asyncio.sleep(APART_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_S):
+                while not all(line.came for line in self._lines.values()):
+                    if any(line.task.done() for line in self._lines.values()):
+                        return False
+                    await asyncio.sleep(0.05)
+                    await self._ask()
+                return True
+        return False
+
+    async def _measure(self, seconds: float, before: tuple[int, int]) -> Level:
+        child = self._system.child
+        gc.collect()
+        gc.freeze()  # a collection of the load's own would be late audio
+        await asyncio.sleep(SETTLE_S)
+        since, load_average = time.monotonic(), os.getloadavg()[0]
+        used = self._cpu_s()
+        await asyncio.sleep(seconds)
+        until, used = time.monotonic(), self._cpu_s() - used
+        rss, anonymous = child.memory_kb
+        await asyncio.sleep(TRAIL_S)
+        await self._ask()
+        delays = [
+            level.delays(self._sent(line), line.came, since, until, time.monotonic())
+            for line in self._lines.values()
+        ]
+        late = [late for line in self._lines.values() for late in self._late(line, seconds)]
+        return Level(
+            calls=len(self._lines),
+            since=since,
+            until=until,
+            cpu_s=float(used[0]),
+            load_cpu_s=float(used[1]),
+            sink_cpu_s=float(used[2]),
+            rss_kb=rss - before[0],
+            anonymous_kb=anonymous - before[1],
+            load_average=load_average,
+            delays=np.concatenate(delays),
+            lateness=Lateness.of(late),
+        )
+
+    def _cpu_s(self) -> "NDArray[np.float64]":
+        """What the system, the load and the Whisper server have used."""
+        return np.array([self._system.child.cpu_s, time.process_time(), self._sink.cpu_s])
+
+    def _sent(self, line: Line) -> "NDArray[np.float64]":
+        return np.array(line.call.report.sent) - WALL
+
+    @staticmethod
+    def _late(line: Line, seconds: float) -> Sequence[float]:
+        """How late each 20 ms were in the seconds before now."""
+        streams = line.call.report.streams
+        return streams[-1].late_s[-int(seconds * 50 * SLOW) :] if streams else []
+
+    async def _ask(self) -> None:
+        """Learn what the Whisper server has seen since it was asked last. Raises `BridgeError`."""
+        noted: Noted = json.loads(await self._sink.ask())
+        self._open = noted["open"]
+        self._finals |= noted["finals"]
+        for number, came in noted["came"].items():
+            if line := self._lines.get(int(number)):
+                line.came += came
+
+    async def _hang_up(self) -> list[CallReport]:
+        for line in self._lines.values():
+            line.call.hang_up()
+            await asyncio.sleep(APART_S / 20)
+        return list(await asyncio.gather(*(line.task for line in self._lines.values())))
+
+    async def _drain(self) -> None:
+        """Wait until everything has come: the last frames, and the webhooks of all finals."""
+        try:
+            async with asyncio.timeout(END_S):
+                await self._ask()
+                while self._open:
+                    await asyncio.sleep(0.1)
+                    await self._ask()
+        except TimeoutError:
+            raise BridgeError(
+                f"{self._system.name} has not ended {self._open} sockets to Whisper {END_S:.0f} s after the last call; "
+                f"its log ends with: {self._system.child.last_line}"
+            ) from None
+        if not self._posts:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                while self._finals.keys() - self._posted.keys():
+                    await asyncio.sleep(0.1)
+
+    def _lost(self, line: Line) -> int:
+        """Frames too few, or too many."""
+        frames = len(level.whole(self._sent(line)))
+        return max(frames - len(line.came), len(line.came) - frames - TAIL_FRAMES, 0)

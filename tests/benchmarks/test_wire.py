@@ -1,0 +1,14 @@
+from bridge.local.twilio import socket
+from tests.benchmarks.wire import Frames, Opcode, frame, masked
+
+
+def test_frames_are_cut_wherever_the_bytes_are() -> None:
+    text = "x" * 200
+    data = socket.frame(text, b"\x01\x02\xfe\xff") + frame(Opcode.PING, b"?")
+    for cut in range(len(data)):
+        frames = Frames()
+        found = frames.feed(data[:cut]) + frames.feed(data[cut:])
+        assert [(opcode, masked(body, key)) for opcode, body, key in found] == [
+            (Opcode.TEXT, text.encode()),
+            (Opcode.PING, b"?"),
+        ]

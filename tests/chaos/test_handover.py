@@ -1,0 +1,21 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.handover import Figures, alone, beside, hurried
+from tests.doubles import postgres
+
+
+@pytest.mark.parametrize("way", [beside, hurried, alone])
+async def test_a_bridge_that_ends_hands_its_calls_over(
+    tmp_path: Path, way: Callable[[Path, str, int, float], Awaitable[Figures]]
+) -> None:
+    if way is not alone and not postgres.installed():
+        pytest.skip(postgres.MISSING)
+    modes = {mode: tmp_path / mode for mode in ("start", "connect")}
+    for directory in modes.values():
+        directory.mkdir()
+    for figures in await asyncio.gather(*(way(directory, mode, 1, 1.0) for mode, directory in modes.items())):
+        assert figures.told.words > 5
