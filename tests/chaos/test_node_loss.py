@@ -13,11 +13,15 @@ async def test_the_calls_of_a_lost_bridge_go_on_with_another(tmp_path: Path) -> 
     places = [tmp_path / str(number) for number in range(len(ways))]
     for place in places:
         place.mkdir()
-    losses = (
-        lose(place, mode, calls=1, kills=1 - zombies, zombies=zombies, calm_s=0.5, frozen_s=15.0)
-        for place, (mode, zombies) in zip(places, ways, strict=True)
-    )
-    for figures in await asyncio.gather(*losses):
+    async with asyncio.TaskGroup() as group:
+        losses = [
+            group.create_task(
+                lose(place, mode, calls=1, kills=1 - zombies, zombies=zombies, calm_s=0.5, frozen_s=15.0)
+            )
+            for place, (mode, zombies) in zip(places, ways, strict=True)
+        ]
+    for loss in losses:
+        figures = loss.result()
         assert figures.attached == 1
         assert figures.ended == 2
         assert figures.told.words > 20
