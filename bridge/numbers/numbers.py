@@ -5,7 +5,6 @@ Thus whoever else is at work on it, or was killed, Twilio never leads a number t
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
@@ -32,6 +31,7 @@ from bridge.numbers.handling import (
 from bridge.outbox.attachments import Attachment, Attachments
 from bridge.outbox.outbox import OutboxDown
 from bridge.twilio.addresses import Addresses
+from bridge.twilio.dial import NUMBER
 from bridge.twilio.rest import TwilioRest
 
 _T = TypeVar("_T")
@@ -46,7 +46,6 @@ TRUNKED: Final = (
 
 CROSSED: Final = "somebody changed it at the same moment: see `whisper-bridge numbers list`, and try again"
 
-_E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 
 Attached = Literal["yes", "no", "changed", "half", "by hand"]
 """`half`: an attach or a detach was interrupted. `by hand`: it leads here, but what it did before is not known."""
@@ -273,7 +272,7 @@ async def _outcome(number: str, work: Callable[[], Awaitable[Outcome]]) -> Outco
 
 
 def _check(number: str) -> None:
-    if not _E164.fullmatch(number):
+    if not NUMBER.fullmatch(number):
         raise UsageError("A number is written with + and its country code, such as +15551234567.")
 
 

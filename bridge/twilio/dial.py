@@ -21,8 +21,10 @@ THEN: Final = "then"
 LONGEST: Final = 1024
 """Characters of a call flow's URL. Written into a query it may be three times as long, and Twilio takes 4,000 or so."""
 
-_NUMBER: Final = re.compile(r"\+[1-9][0-9]{1,14}")  # E.164
-_PARTY: Final = re.compile(r"\+[1-9][0-9]{1,14}|sips?:[!-~]{1,250}|client:[!-~]{1,120}")
+NUMBER: Final = re.compile(r"\+[1-9][0-9]{1,14}")
+"""A telephone number by E.164."""
+
+_PARTY: Final = re.compile(NUMBER.pattern + r"|sips?:[!-~]{1,250}|client:[!-~]{1,120}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Dial:
     @classmethod
     def of(cls, from_: str, to: str, then: str, *, public_url: str) -> Self:
         """What somebody asks for. Raises `UsageError`, which names no number."""
-        if not _NUMBER.fullmatch(from_):
+        if not NUMBER.fullmatch(from_):
             raise UsageError("from must be a telephone number of your Twilio account, such as +15551234567.")
         if not _PARTY.fullmatch(to):
             raise UsageError("to must be a telephone number such as +15551234567, or sip:... or client:... .")

@@ -15,6 +15,7 @@ from typing import Final
 
 from bridge.local.deliveries import judge
 from bridge.local.twilio.call import SimulatedCall
+from bridge.local.twilio.script import FRAME_MS
 from tests.chaos.cluster import Cluster, began_ms, said_ms, went_ms
 from tests.chaos.scenario import Lacking
 from tests.chaos.side import words_in
@@ -154,12 +155,19 @@ async def _end(
     assert not verdict.problems, f"{figures.how}: {verdict.problems[0]}"
     figures.calls = len(before)
     for side in cluster.sides:
-        gaps = figures.told.add(side, cluster.receiver.received, said_ms(side.call))
+        cuts = _cuts(side.call, cluster.mode)
+        gaps = figures.told.add(side, cluster.receiver.received, said_ms(side.call), cuts)
         if side.call in before and gaps:
             assert len(gaps) == 1, f"{figures.how}: gaps {gaps}"
             figures.off_ms.append(_off_ms(cluster, side.call, before[side.call], gaps[0]))
         figures.gaps_ms += [until - start for start, until in gaps]
     figures.told.require()
+
+
+def _cuts(call: SimulatedCall, mode: str) -> list[int]:
+    """Where a stream began when the one before it had ended already, in ms on the call's clock."""
+    begins = [stream.first_frame * FRAME_MS for stream in call.report.streams]
+    return [at for number, at in enumerate(begins[1:]) if went_ms(call, number, mode) <= at]
 
 
 def _off_ms(cluster: Cluster, call: SimulatedCall, streams: int, gap: Span) -> int:

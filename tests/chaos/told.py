@@ -42,8 +42,12 @@ class Told:
         """Raise an `AssertionError` unless every word came once and in order, or is in a gap."""
         assert self.lost == self.twice == self.disordered == 0, str(self)
 
-    def add(self, side: Side, received: Iterable[Received], until_ms: int) -> list[Span]:
+    def add(
+        self, side: Side, received: Iterable[Received], until_ms: int, cuts: Sequence[int] = ()
+    ) -> list[Span]:
         """Count a track of a call that was over at `until_ms`; returns its gaps.
+
+        At `cuts`, in ms, a stream began when the one before it had ended already.
 
         Raises AssertionError for a word that was not said, or that a gap says was missed and that is no late one.
         """
@@ -58,8 +62,8 @@ class Told:
             if ends > until_ms - SLACK_MS:
                 break
             missing = any(begins < until + SLACK_MS and ends > start - SLACK_MS for start, until in gaps)
-            # Whisper knows a word by a part of it: one with a gap in its middle is heard before and after.
-            parted = any(begins < start and until < ends for start, until in gaps)
+            # Whisper knows a word by a part of it: one that was cut in its middle is heard before and after.
+            parted = any(begins < cut < ends for cut in cuts)
             self.words += 1
             self.twice += max(0, counted[index] - 1 - parted)
             if not counted[index]:
