@@ -6,7 +6,8 @@ at both ends are mapped, so memory is bounded however long Whisper is away; and 
 
 Files of one journal: `000000.ulaw`, `000001.ulaw` ... (`SEGMENT` bytes each), `end`, `settled` and `seams`. A process may be
 killed between any two instructions. Its stores remain in their order, so the audio comes first and `end`
-after it: what `end` says is there is there, and at most the append that was being made is not.
+after it: what `end` says is there is there, and at most the append that was being made is not, or is there
+and counts as silence that nobody sent.
 """
 
 import mmap

@@ -322,7 +322,7 @@ def test_a_killed_process_leaves_only_whole_appends(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGKILL)
         journal = Journal(directory)
         assert journal.lost == []
-        assert journal.received == journal.end
+        assert journal.end - journal.received in {0, 160}  # killed between its two stores
         assert journal.end % 160 == 0
         kept = read(journal, journal.start, journal.end - journal.start)[-journal.start % 160 :]
         numbers = np.frombuffer(kept, "<u2").reshape(-1, 80)
