@@ -4,9 +4,9 @@ Audio is addressed by *offset*, the count of bytes (samples at 8 kHz) since the 
 appended is in the page cache at once, without a system call, so it outlives this process; only the segments
 at both ends are mapped, so memory is bounded however long Whisper is away; and what is finalised is deleted.
 
-Files of one journal: `000000.ulaw`, `000001.ulaw` ... (`SEGMENT` bytes each), `end`, `settled` and `seams`. A process may be
-killed between any two instructions. Its stores remain in their order, so the audio comes first and `end`
-after it: what `end` says is there is there, and at most the append that was being made is not, or is there
+Files of one journal: `000000.ulaw`, `000001.ulaw` ... (`SEGMENT` bytes each), `ends` and `seams`. A process may be
+killed between any two instructions. Its stores remain in their order, so the audio comes first and `ends`
+after it: what `ends` says is there is there, and at most the append that was being made is not, or is there
 and counts as silence that nobody sent.
 """
 
@@ -15,12 +15,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bridge import log, metrics
 from bridge.audio import mulaw, remains
-from bridge.audio.remains import ENDS, LIMIT, SEGMENT, SETTLED, Remains
+from bridge.audio.remains import ENDS, LIMIT, SEGMENT, Remains
 from bridge.audio.seams import Seam, Seams
 
 _SILENT: Final = bytes([mulaw.SILENCE]) * SEGMENT
@@ -46,7 +43,7 @@ class Journal:
         self._directory = directory
         self._segments: dict[int, mmap.mmap] = {}  # mapped now: the two ends, plus what was just read
         self._unfiled: set[int] = set()  # segments that live in memory only, because the disk refused them
-        self._ends: memoryview | None = None  # of the file `end`; None: there are no files
+        self._ends: memoryview | None = None  # see `remains.ENDS`; None: there are no files
         self.unopened = False
         """There is audio of an earlier process that cannot be opened now: it stays as it is, and what comes is in memory."""
         found = self._open()
@@ -76,20 +73,22 @@ class Journal:
         """Add silence, which nobody sent."""
         self._append(bytes([mulaw.SILENCE]) * count)
 
-    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Copy the bytes from `offset` into `out`; before the journal's start there is silence.
+    def read(self, offset: int, count: int) -> bytes:
+        """So many bytes from `offset` on; before the journal's start there is silence.
 
         The caller asks for nothing past `end`. Raises `Unreadable`.
         """
-        done = 0
-        if offset < self.start:
-            done = min(self.start - offset, len(out))
-            out[:done] = mulaw.SILENCE
-        while done < len(out):
-            index, within = divmod(offset + done, SEGMENT)
-            count = min(len(out) - done, SEGMENT - within)
-            out[done : done + count] = np.frombuffer(self._segment(index), np.uint8, count, within)
-            done += count
+        index, within = divmod(offset, SEGMENT)
+        if 0 < count <= SEGMENT - within and offset >= self.start:
+            return self._segment(index)[within : within + count]
+        parts = [_SILENT[: min(self.start - offset, count)]] if offset < self.start else []
+        at, end = max(offset, self.start), offset + count
+        while at < end:
+            index, within = divmod(at, SEGMENT)
+            part = self._segment(index)[within : within + end - at]
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
 
     def release(self, before: int) -> None:
         """Forget the audio before an offset, as it is settled. Whole segments are deleted; the rest goes with its segment.
@@ -97,22 +96,11 @@ class Journal:
         That it was settled is kept first, so that a later process does not take it for missing.
         """
         before = min(before, self.end)
-        if before // SEGMENT > self.start // SEGMENT and not self.untold:
-            self._settle(before)
-        self._drop(before)
-
-    def _settle(self, before: int) -> None:
-        if self._ends is None:
+        if before // SEGMENT <= self.start // SEGMENT:
             return
-        try:
-            # In place, not anew: a kill leaves the old offset or the new one.
-            descriptor = os.open(self._directory / "settled", os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.pwrite(descriptor, SETTLED.pack(before), 0)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            self._refused(error)
+        if self._ends is not None and not self.untold:
+            self._ends[2] = before
+        self._drop(before)
 
     def _drop(self, before: int) -> None:
         """Delete the segments before an offset."""
@@ -158,20 +146,19 @@ class Journal:
         self._ends = None
         if delete:
             try:
-                for name in ("end", "settled", "seams"):
+                for name in ("ends", "seams"):
                     (self._directory / name).unlink(missing_ok=True)
                 self._directory.rmdir()
             except OSError as error:
                 self._refused(error)
 
     def _append(self, data: bytes) -> None:
-        taken = 0
-        end = self.end
-        while taken < len(data):
+        taken, size, end = 0, len(data), self.end
+        while taken < size:
             index, within = divmod(end, SEGMENT)
             if within == 0:
                 self._extend(index)
-            part = data[taken : taken + SEGMENT - within]
+            part = data[taken : taken + SEGMENT - within]  # the same bytes unless they cross a boundary
             self._segments[index][within : within + len(part)] = part
             taken += len(part)
             end = self.end = end + len(part)
@@ -186,12 +173,12 @@ class Journal:
                 found = self._left()
             if self.unopened:
                 return found
-            end = self._directory / "end"
-            if not end.exists() or end.stat().st_size != ENDS.size:
-                end.unlink(missing_ok=True)
-                _create(end, ENDS.size)
-            self._ends = memoryview(_mapped(end, ENDS.size)).cast("Q")
-            self._ends[0], self._ends[1] = found.end, found.received
+            ends = self._directory / "ends"
+            if not ends.exists() or ends.stat().st_size != ENDS.size:
+                ends.unlink(missing_ok=True)
+                _create(ends, ENDS.size)
+            self._ends = memoryview(_mapped(ends, ENDS.size)).cast("Q")
+            self._ends[0], self._ends[1], self._ends[2] = found.end, found.received, found.settled
         except OSError as error:
             self._refused(error)
         return found

@@ -22,11 +22,9 @@ SEGMENT: Final = 64 * 1024
 LIMIT: Final = 2 * 3600 * mulaw.SAMPLE_RATE
 """Bytes kept of one track: two hours. Beyond it the oldest audio is given up, and reported as a gap."""
 
-ENDS: Final = struct.Struct("@QQ")
-"""The file `end`: the offset past the last byte, and past the last one that was received."""
-
-SETTLED: Final = struct.Struct("@Q")
-"""The file `settled`: the offset before which audio was released because nobody needs it any more."""
+ENDS: Final = struct.Struct("@QQQ")
+"""The file `ends`: the offset past the last byte, the one past the last byte that was received, and the one before which
+audio was released because nobody needs it any more."""
 
 _NAME: Final = re.compile(r"(\d{6,12})\.ulaw")
 
@@ -68,7 +66,7 @@ class Remains:
 def read(directory: Path, limit: int = LIMIT) -> Remains:
     """What lies in `directory`. Raises `OSError` when it, or something in it, cannot be looked at now."""
     newest = max(_segments(directory), default=-1)
-    end, received = _ends(directory / "end", newest, limit) or _measured(directory, newest)
+    end, received, settled = _ends(directory / "ends", newest, limit) or _measured(directory, newest)
     window = range(max(0, end - limit) // SEGMENT, -(-end // SEGMENT))
     present = {segment for segment in _segments(directory) if segment in window}
     first = min(present, default=window.stop)
@@ -84,7 +82,7 @@ def read(directory: Path, limit: int = LIMIT) -> Remains:
             found.lose(segment * SEGMENT + size, min((segment + 1) * SEGMENT, end))
     for segment in range(window.stop, newest + 1)[:2]:  # begun by an append that was not finished
         (directory / name(segment)).unlink(missing_ok=True)
-    found.settled = min(_settled(directory / "settled"), found.end)
+    found.settled = min(settled, found.end)
     found.seams = _seams(directory / "seams", end)
     return found
 
@@ -98,7 +96,7 @@ def cut(directory: Path, clock: int) -> None:
     for segment in list(_segments(directory)):
         if segment * SEGMENT >= end:
             (directory / name(segment)).unlink()
-    (directory / "end").write_bytes(ENDS.pack(end, min(end, found.received)))
+    (directory / "ends").write_bytes(ENDS.pack(end, min(end, found.received), min(end, found.settled)))
 
 
 def _segments(directory: Path) -> Iterator[int]:
@@ -109,27 +107,27 @@ def _segments(directory: Path) -> Iterator[int]:
                 yield int(match[1])
 
 
-def _ends(path: Path, newest: int, limit: int) -> tuple[int, int] | None:
-    """The two offsets; None if they are not there, or do not fit the newest segment."""
+def _ends(path: Path, newest: int, limit: int) -> tuple[int, int, int] | None:
+    """The offsets; None if they are not there, or do not fit the newest segment."""
     try:
-        end, received = ENDS.unpack(path.read_bytes()[: ENDS.size])
+        end, received, settled = ENDS.unpack(path.read_bytes()[: ENDS.size])
     except (FileNotFoundError, struct.error):
         return None
     # Behind: an append across two segments was killed. Ahead: the disk took no more segments.
     fits = newest < 0 or (newest - 1) * SEGMENT < end <= (newest + 1) * SEGMENT + limit
-    return (end, min(received, end)) if fits and end < 1 << 48 else None
+    return (end, min(received, end), settled) if fits and end < 1 << 48 else None
 
 
-def _measured(directory: Path, newest: int) -> tuple[int, int]:
+def _measured(directory: Path, newest: int) -> tuple[int, int, int]:
     """The end as the newest segment has it: what was never written there is zero."""
     if newest < 0:
-        return 0, 0
+        return 0, 0, 0
     try:
         written = len((directory / name(newest)).read_bytes()[:SEGMENT].rstrip(b"\0"))
     except FileNotFoundError:
         written = SEGMENT
     end = newest * SEGMENT + written
-    return end, end
+    return end, end, 0
 
 
 def _mended(path: Path) -> int:
@@ -142,13 +140,6 @@ def _mended(path: Path) -> int:
     except FileNotFoundError:
         return 0
     return size
-
-
-def _settled(path: Path) -> int:
-    try:
-        return int(SETTLED.unpack(path.read_bytes())[0])
-    except (FileNotFoundError, struct.error):
-        return 0
 
 
 def _seams(path: Path, end: int) -> Seams:

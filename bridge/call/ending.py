@@ -100,6 +100,7 @@ class Ending:
         """Say to the sessions that this was all; returns the legs that ever heard anything."""
         heard = [leg for leg in self._legs if leg.track.journal.end]
         for leg in self._legs:
+            leg.track.count()
             if leg in heard:
                 leg.session.finish()
             else:

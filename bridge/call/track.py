@@ -52,6 +52,7 @@ class Track:
         self._received_at = 0.0
         self._filled = False  # silence was added for a pause that is not over
         self._new_stream = False
+        self._uncounted = 0  # samples that are not in the metric yet
         self._seconds = metrics.AUDIO_SECONDS.labels(name)
 
     def media(self, position: int | None, audio: bytes, now: float) -> None:
@@ -62,7 +63,8 @@ class Track:
             if not audio:
                 return
         elif position is not None:
-            self._line_up(position)
+            if position != self.received_until or self._filled:
+                self._line_up(position)
             self._new_stream = False
         journal.append(audio)
         self.received_until = journal.clock(journal.end)
@@ -70,7 +72,7 @@ class Track:
             self.loud_until = self.received_until
         self._received_at = now
         self._filled = False
-        self._seconds.inc(len(audio) / mulaw.SAMPLE_RATE)
+        self._uncounted += len(audio)
 
     def new_stream(self) -> None:
         """Say that a later stream brings what comes from now on."""
@@ -82,11 +84,17 @@ class Track:
             self._on_gap(self.received_until, position, self.journal.received)
 
     def idle(self, now: float) -> bool:
-        """Add silence once when nothing has been received for a while; True when it did."""
+        """Add silence once when nothing has been received for a while; True when it did. To be asked now and then."""
+        self.count()
         if self._filled or self.journal.end == 0 or now - self._received_at < IDLE_S:
             return False
         self._fill(IDLE_FILL)
         return True
+
+    def count(self) -> None:
+        """Bring the metric up to date."""
+        self._seconds.inc(self._uncounted / mulaw.SAMPLE_RATE)
+        self._uncounted = 0
 
     def ms(self, offset: int) -> int:
         """Where an offset of the journal lies on the call's clock, in ms."""

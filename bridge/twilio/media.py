@@ -110,19 +110,19 @@ class MediaStream:
         self._stopped = False
         self._early: deque[Media] = deque(maxlen=EARLY_MEDIA)
 
-    def receive(self, text: str) -> list[Event]:
+    def receive(self, text: bytes) -> list[Event]:
         """What a message means; more than one event only when `start` frees audio that came before it."""
         try:
             message = _FAST.decode(text)
-        except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+        except (msgspec.MsgspecError, RecursionError):
             return self._receive_other(text)
         media = message.media
         return [self._media(message.streamSid, media.track, media.timestamp, media.payload)]
 
-    def _receive_other(self, text: str) -> list[Event]:
+    def _receive_other(self, text: bytes) -> list[Event]:
         """Every message that is not a well-formed `media`."""
         try:
-            message = json.loads(text)
+            message = json.loads(text.decode())
         except (ValueError, RecursionError):
             return [Ignored("malformed")]
         if not isinstance(message, dict):

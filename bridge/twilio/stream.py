@@ -78,6 +78,10 @@ class Streams:
         self._closing: set[asyncio.Task[None]] = set()
         self._sockets: set[Socket] = set()
 
+    def __len__(self) -> int:
+        """Sockets that are open."""
+        return len(self._sockets)
+
     def full(self, strangers: int = 0) -> str:
         """Why a call of no particular number could not be streamed now, in a word; nothing if it could."""
         return self.admission.full(self._usual, self._monotonic(), strangers=strangers)
@@ -92,10 +96,7 @@ class Streams:
 
     async def close(self) -> None:
         """Close the sockets that are still open; Twilio goes on with the calls."""
-        closing = [
-            socket.close(code=WSCloseCode.GOING_AWAY, message=b"the bridge is stopping")
-            for socket in self._sockets
-        ]
+        closing = [socket.close(WSCloseCode.GOING_AWAY, "the bridge is stopping") for socket in self._sockets]
         await asyncio.gather(*closing, *self._closing, return_exceptions=True)
 
     async def media(self, request: web.Request) -> web.StreamResponse:
@@ -105,12 +106,12 @@ class Streams:
         self._sources.wait(socket, address)
         self._sockets.add(socket)
         try:
-            await socket.open(request)
+            response = await socket.open(request)
             await self._carry(socket)
         finally:
             self._sources.started(socket)
             self._sockets.discard(socket)
-        return socket.response
+        return response
 
     def _allowed(self, request: web.Request) -> str:
         """Where an upgrade comes from that may be answered. Raises 403, 429 or 503."""
@@ -143,7 +144,9 @@ class Streams:
         """Read the socket until the stream is over, and close it."""
         carried = _Carried(socket, functools.partial(self._begin, socket))
         try:
-            await _read(socket, carried)
+            await carried.begin()
+            if carried.call is not None and not carried.over:
+                await socket.each(carried.take)
         except TimeoutError:
             carried.refuse(Refused("no_start", f"no start message came within {START_S:.0f} s"))
         except Unruly as unruly:
@@ -153,8 +156,7 @@ class Streams:
         if carried.refused is None:
             await socket.close()
         else:
-            sentence = carried.refused.sentence.encode(errors="replace")
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=sentence[:120])
+            await socket.close(WSCloseCode.POLICY_VIOLATION, carried.refused.sentence)
 
     async def _begin(self, socket: Socket, start: Start) -> Call | Refused:
         self._sources.started(socket)
@@ -232,23 +234,34 @@ class _Carried:
         call = self.call
         return call is not None and not call.ending and call.carrier.generation == self._generation
 
-    def read(self, text: str) -> list[Event]:
-        """What a message means."""
-        if self.call is not None and not self._current:
-            self.over = not self.call.leaving  # one that is handed over is closed then
-            return []
-        return self._stream.receive(text)
+    async def begin(self) -> None:
+        """Read until it is known which call this is the stream of, or that it is of none."""
+        async with asyncio.timeout(START_S) as patience:
+            while self.call is None and not self.over and (text := await self._socket.text()) is not None:
+                for event in self._stream.receive(text):
+                    if isinstance(event, Start):
+                        patience.reschedule(None)
+                        metrics.MESSAGES.labels("start").inc()
+                        await self._begin(event)
+                    else:
+                        self._act(event)
 
-    async def begin(self, start: Start) -> None:
-        """Find the stream's call."""
-        metrics.MESSAGES.labels("start").inc()
-        admitted = await self._socket.meanwhile(self._admit(start))
+    def take(self, text: bytes) -> bool:
+        """Bring a message to the call; whether more are wanted."""
+        if not self._current:
+            return self.call is not None and self.call.leaving  # one that is handed over is closed by that
+        for event in self._stream.receive(text):
+            self._act(event)
+        return not self.over
+
+    async def _begin(self, start: Start) -> None:
+        admitted = await self._admit(start)
         if isinstance(admitted, Refused):
             self.refuse(admitted)
         else:
             self.call, self._generation = admitted, admitted.carrier.generation
 
-    def act(self, event: Event) -> None:
+    def _act(self, event: Event) -> None:
         """Bring what came to the call."""
         if isinstance(event, Media) and self.call is not None:
             self.call.media(event.track, self._socket.believed(event.timestamp_ms), event.audio)
@@ -281,15 +294,3 @@ class _Carried:
 
 def _is_silent(call: Call) -> bool:
     return not (call.waiting or call.ending) and call.silent_s >= SILENT_S
-
-
-async def _read(socket: Socket, carried: _Carried) -> None:
-    """Read the socket until the stream is over; raises `TimeoutError` when it does not start in time, and `Unruly`."""
-    async with asyncio.timeout(START_S) as patience:
-        while not carried.over and (text := await socket.text()) is not None:
-            for event in carried.read(text):
-                if isinstance(event, Start):
-                    patience.reschedule(None)
-                    await carried.begin(event)
-                else:
-                    carried.act(event)

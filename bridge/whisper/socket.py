@@ -20,7 +20,7 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from bridge import __version__
+from bridge import __version__, frames
 from bridge.errors import BridgeError
 from bridge.webhook.schedule import retry_after_s
 
@@ -138,10 +138,9 @@ class WhisperSocket(asyncio.Protocol):
         return bool(self._inbox)
 
     def send_frame(self, pcm: bytes) -> None:
-        """Send one binary message. Silently nothing once the socket is closing: `receive` tells."""
-        if self._ws.state is State.OPEN:
-            self._ws.send_binary(pcm)
-            self._flush()
+        """Send one binary message of `frames.AUDIO`. Silently nothing once the socket is closing: `receive` tells."""
+        if self._ws.state is State.OPEN and self._transport is not None:
+            self._transport.write(frames.audio(pcm))
 
     def send_text(self, text: str) -> None:
         """Send one text message."""

@@ -141,12 +141,11 @@ class Hearing:
         span = self._watermark.unheard(before)
         if span is None:
             return
-        audio = np.empty(span[1] - span[0], np.uint8)
         try:
-            self._journal.read_into(span[0], audio)
+            audio = self._journal.read(span[0], span[1] - span[0])
         except Unreadable:
             return
-        speech = await self._listen(audio.tobytes())
+        speech = await self._listen(audio)
         self._watermark.listened(span, [(span[0] + begin, span[0] + end) for begin, end in speech])
 
     def cancel(self) -> None:

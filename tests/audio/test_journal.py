@@ -16,9 +16,7 @@ from bridge.audio.remains import ENDS, SEGMENT
 
 
 def read(journal: Journal, offset: int, count: int) -> bytes:
-    out = np.empty(count, np.uint8)
-    journal.read_into(offset, out)
-    return out.tobytes()
+    return journal.read(offset, count)
 
 
 @pytest.fixture
@@ -43,6 +41,8 @@ def test_what_goes_in_comes_out_across_segments(journal: Journal) -> None:
 def test_before_the_start_there_is_silence(journal: Journal) -> None:
     journal.append(b"abc")
     assert read(journal, -2, 5) == b"\xff\xffabc"
+    assert [read(journal, offset, 0) for offset in (-1, 0, 3)] == [b"", b"", b""]
+    assert read(Journal(journal._directory.with_name("empty")), 0, 0) == b""
     journal.close(delete=True)
 
 
@@ -70,7 +70,7 @@ def test_files_hold_what_was_appended_without_closing(journal: Journal, tmp_path
     audio = pattern(SEGMENT + 100)
     journal.append(audio)
     files = tmp_path / "track"
-    end, received = ENDS.unpack((files / "end").read_bytes())
+    end, received, _ = ENDS.unpack((files / "ends").read_bytes())
     assert received == end == len(audio)
     content = (files / "000000.ulaw").read_bytes() + (files / "000001.ulaw").read_bytes()
     assert content[:end] == audio

@@ -54,7 +54,7 @@ async def test_what_is_cut_short_stays_on_disk(tmp_path: Path) -> None:
             assert len(setup.bridge.calls) == 0
             await cancelled(task)
         (journal,) = (tmp_path / "outbox" / "journal").glob("*/CA*/inbound")
-        assert (journal / "end").exists()
+        assert (journal / "ends").exists()
         assert list(journal.glob("*.ulaw"))
 
 

@@ -244,7 +244,7 @@ class Lives:
 def _received_ms(directory: Path, side: Heard) -> int:
     """Up to where a track's audio is on the disk."""
     (folder,) = (directory / "outbox" / "journal").glob(f"*/{side.call.report.call_sid}.*/{side.track}")
-    end, received = ENDS.unpack((folder / "end").read_bytes())
+    end, received, _ = ENDS.unpack((folder / "ends").read_bytes())
     return Seams.parse((folder / "seams").read_text(), end).clock(received) // 8
 
 

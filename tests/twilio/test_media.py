@@ -38,8 +38,8 @@ START = {
 
 def started() -> MediaStream:
     stream = MediaStream()
-    stream.receive(CONNECTED)
-    stream.receive(json.dumps(START))
+    stream.receive(CONNECTED.encode())
+    stream.receive(json.dumps(START).encode())
     return stream
 
 
@@ -53,7 +53,7 @@ def media(**changes: Any) -> str:
 
 
 def one(stream: MediaStream, text: str) -> Event:
-    (event,) = stream.receive(text)
+    (event,) = stream.receive(text.encode())
     return event
 
 
@@ -231,7 +231,7 @@ def test_media_before_start_is_kept_for_a_second() -> None:
     stream = MediaStream()
     for number in range(EARLY_MEDIA + 5):
         assert one(stream, media(timestamp=number)) == Ignored("media_before_start")
-    first, *rest = stream.receive(json.dumps(START))
+    first, *rest = stream.receive(json.dumps(START).encode())
     assert isinstance(first, Start)
     assert [event.timestamp_ms for event in rest if isinstance(event, Media)] == list(
         range(5, EARLY_MEDIA + 5)
@@ -252,9 +252,9 @@ JSON = st.recursive(
 )
 def test_no_message_raises(event: str, key: str, value: object) -> None:
     for stream in (MediaStream(), started()):
-        stream.receive(json.dumps({"event": event, key: value}))
+        stream.receive(json.dumps({"event": event, key: value}).encode())
 
 
-@given(text=st.text())
-def test_no_text_raises(text: str) -> None:
+@given(text=st.binary() | st.text().map(str.encode))
+def test_no_text_raises(text: bytes) -> None:
     MediaStream().receive(text)
