@@ -37,7 +37,7 @@ class Leg:
     continued: bool = False
     """Another process had the call before, whose audio is not here."""
     noted: int = 0
-    """How far it was last said to be settled without anything being told."""
+    """How far it was last said to be settled."""
     task: asyncio.Task[None] = field(init=False, repr=False)
 
     def told_key(self, reason: str) -> str:
@@ -53,6 +53,7 @@ class Leg:
         The second one has the bare name of the track. It lies on the call's clock, the same on every machine.
         A third says where this journal begins: the one before it is of no use from there on.
         """
+        self.noted = max(self.noted, offset)
         journal = self.track.journal
         found = {self.key: offset, self.track.name: journal.clock(offset)}
         if self.continued:

@@ -138,7 +138,6 @@ class Legs:
         for leg in self:
             offset = leg.session.watermark.offset
             if offset > leg.noted:
-                leg.noted = offset
                 self._minutes.settle(leg, offset)
 
     async def _transcribe(self, leg: Leg) -> None:

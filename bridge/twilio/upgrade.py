@@ -1,6 +1,7 @@
 """From aiohttp to a protocol of our own: the answer to a request for a WebSocket, and what follows on its connection."""
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
@@ -20,9 +21,10 @@ async def upgraded(request: web.Request, protocol: asyncio.Protocol) -> web.Stre
     accept = accept_key(request.headers["Sec-WebSocket-Key"])
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept}
     response = web.StreamResponse(status=101, headers=headers)
-    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
     transport = request.transport
-    if transport is None:
+    if transport is None:  # it did not wait for the answer
         protocol.connection_lost(None)
         return response
     protocol.connection_made(transport)

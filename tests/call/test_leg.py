@@ -30,6 +30,13 @@ def test_what_cannot_be_read_is_told_by_itself_as_it_may_lie_before_what_never_c
     assert leg.told_key("journal_unreadable") == "inbound.j1.unreadable"
 
 
+def test_what_was_said_to_be_settled_with_a_final_need_not_be_said_again(tmp_path: Path) -> None:
+    leg = leg_of(tmp_path)
+    leg.settled(500)
+    leg.settled(300)
+    assert leg.noted == 500
+
+
 def test_what_never_came_is_found_again(tmp_path: Path) -> None:
     leg = leg_of(tmp_path)
     leg.track.media(0, b"x" * 160, 0.0)

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import os
 
+import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from websockets.frames import Frame, Opcode
@@ -54,3 +55,34 @@ async def test_frames_that_come_together_with_the_request_are_read_and_aiohttp_l
         while runner.server.connections:
             await asyncio.sleep(0.01)
     assert read == [b"one", b"two"]
+
+
+async def test_a_client_that_does_not_wait_for_the_answer_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        while request.transport is not None:
+            await asyncio.sleep(0.01)
+        socket = Socket(speed=1)
+        response = await socket.open(request)
+        assert await socket.text() is None
+        await socket.close()
+        ended.set()
+        return response
+
+    app = web.Application()
+    app.add_routes([web.get("/", answer)])
+    runner = web.AppRunner(app)  # a test server would cancel the handler
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    _, writer = await asyncio.open_connection(*runner.addresses[0])
+    writer.write(HEAD + b"Sec-WebSocket-Key: " + base64.b64encode(bytes(16)) + b"\r\n\r\n")
+    async with asyncio.timeout(5):
+        await asked.wait()
+        writer.transport.abort()
+        await ended.wait()
+    await runner.cleanup()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
