@@ -35,7 +35,7 @@ format: $(VENV)/.dev  ## put the code into the house's form
 chaos: $(VENV)/.dev  ## the fault suites at their full sizes; prints one line each
 	@$(BIN) -m tests.chaos
 
-bench: $(VENV)/.dev  ## what a call costs and how many one processor carries, beside two simpler bridges
+bench: $(VENV)/.dev  ## what a call costs and how many one processor carries, beside two simpler bridges; less than ten minutes
 	@$(BIN) -m tests.benchmarks
 
 clean:  ## remove what the other targets made

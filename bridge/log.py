@@ -19,12 +19,17 @@ _FIELDS: list[structlog.typing.Processor] = [
 ]
 
 
-def configure(level: int = logging.INFO) -> None:
-    """Send structlog's lines, and warnings of the libraries, to stderr as JSON."""
+def configure(level: int = logging.INFO, **fields: object) -> None:
+    """Send structlog's lines, and warnings of the libraries, to stderr as JSON. `fields` are in every line."""
+
+    def bear(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**line, **fields}
+
+    processors = [*_FIELDS, bear] if fields else _FIELDS
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_FIELDS,
+            foreign_pre_chain=processors,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
@@ -33,9 +38,10 @@ def configure(level: int = logging.INFO) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     structlog.configure(
-        processors=[*_FIELDS, structlog.processors.JSONRenderer()],
+        processors=[*processors, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        # Line and newline in one write: several workers may have the same stderr.
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
 

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+WORKERS_LOST = Counter("bridge_workers_lost_total", "Worker processes that died and were replaced.")
+
 # Twilio's side
 CALLS_LIVE = Gauge("bridge_calls_live", "Calls whose media is arriving or being finished.")
 DEFECTS = Counter(

@@ -3,15 +3,13 @@
 import asyncio
 import contextlib
 import resource
-import socket
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Self
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 from aiohttp import web
 
-from bridge import __version__, log
+from bridge import log
 from bridge.api.api import api
 from bridge.api.calls import CallRoutes
 from bridge.api.deliveries import Deliveries
@@ -25,12 +23,11 @@ from bridge.call.memo import our_number
 from bridge.call.relay import Relay
 from bridge.call.services import Services
 from bridge.config import Config, WebhookConfig
-from bridge.errors import BridgeError
+from bridge.listener import listening
 from bridge.numbers.call_flows import CallFlows
 from bridge.numbers.numbers import Numbers
-from bridge.outbox.outbox import Outbox, OutboxDown
+from bridge.outbox.outbox import OutboxDown
 from bridge.outbox.retention import retain
-from bridge.outbox.store import outbox_of
 from bridge.server import application
 from bridge.signals import Signals
 from bridge.twilio.addresses import Addresses
@@ -44,6 +41,9 @@ from bridge.webhook.partials import Partials
 from bridge.webhook.target import Targets
 from bridge.whisper.ear import Ear
 from bridge.whisper.endpoint import Endpoints
+from bridge.workers.company import DIED, ERASE, HEIR, Alone, Company
+from bridge.workers.company import opened as opened_outbox
+from bridge.workers.supervisor import supervise
 
 FINISH_S: Final = 130.0
 """How long ended calls may wait for their last finals before the process leaves their audio on disk."""
@@ -54,43 +54,29 @@ HURRY_S: Final = 10.0
 FLUSH_S: Final = 2.0
 """How long the process stays for webhooks that are due; the next one delivers the rest."""
 
-KEEPALIVE_S: Final = 75.0
-"""How long a connection may be idle: aiohttp's hour would let strangers use up the open files. Twilio reconnects."""
-
 READY_S: Final = 2.0
 """An outbox that does not answer within this is not ready; and the longest that `/metrics` waits for its figures."""
 
 _logger = log.get(__name__)
 
 
-class Address(NamedTuple):
-    """Where a bridge is reached."""
-
-    port: int
-    public_url: str
-
-    @classmethod
-    def of(cls, config: Config, listener: socket.socket) -> Self:
-        """That of a bridge which listens there."""
-        port = listener.getsockname()[1]
-        return cls(port, config.server.public_url or f"http://{config.server.host}:{port}")
-
-
 class Bridge:
     """A bridge that listens. Made by `opened`."""
 
     def __init__(
-        self, config: Config, services: Services, delivery: Delivery, live: LiveCalls, address: Address
+        self, config: Config, company: Company, services: Services, delivery: Delivery, live: LiveCalls
     ) -> None:
-        self.port = address.port
-        self.public_url = address.public_url
+        self.port = company.port
+        self.public_url = config.public_url(company.port)
         """What Twilio calls it."""
+        self._company = company
         gate = StreamGate(config, self.public_url, services.outbox.spend)
         self.relay = Relay(
             services,
             Summons(live, gate, Addresses.of(self.public_url)),
             lambda about: config.for_number(our_number(about.from_, about.to, about.direction)),
             shared=config.outbox.shared,
+            alone=company.alone,
             possible=live.possible,
         )
         self.calls = self.relay.calls
@@ -110,24 +96,15 @@ class Bridge:
             inherit=self.relay.recovery.inherit,
             take=self.relay.reaper.take,
             unready=self._unready,
+            company=company,
         )
+        company.answer({DIED: self._sibling_died, HEIR: self._sibling_waits, ERASE: self.calls.erase})
+        self.relay.recovery.waits = lambda call_sid: company.tell(HEIR, call_sid)
 
-    async def serve(self, listener: socket.socket, live: LiveCalls, numbers: Numbers) -> web.AppRunner:
+    async def serve(self, live: LiveCalls, numbers: Numbers) -> web.AppRunner:
         """Begin to answer requests."""
-        app = application(self.twilio, self._unready_or_down, self._measure, self._operator(live, numbers))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=KEEPALIVE_S)
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
-        host = self._config.server.host
-        _logger.info(
-            "listening",
-            host=host,
-            port=self.port,
-            url=f"http://{host}:{self.port}",
-            public_url=self.public_url,
-            version=__version__,
-        )
-        return runner
+        app = application(self.twilio, self._unready_or_down, self._figures, self._operator(live, numbers))
+        return await self._company.serve(app, self.twilio.streams)
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Take no more calls, and wait for the live ones: until the deadline, or until `hurry` is set."""
@@ -145,13 +122,28 @@ class Bridge:
         """The operator's API; none without an admin token."""
         token = self._config.server.admin_token.get_secret_value()
         outbox = self._services.outbox
-        calls = CallRoutes(outbox, self.calls, self.twilio.console(live, outbox), self.public_url)
+        console = self.twilio.console(live, outbox)
+        calls = CallRoutes(outbox, self.calls, console, self.public_url, self._company)
         routes = [
-            *Deliveries(outbox, self.calls.erase).routes(),
+            *Deliveries(outbox, self._erase).routes(),
             *calls.routes(),
             *NumberRoutes(numbers).routes(),
         ]
         return api(Gate(token), routes) if token else None
+
+    async def _erase(self, call_sid: str) -> bool:
+        """Have nobody transcribe the call, and remove its audio from this machine; whether there was any."""
+        others = await self._company.ask(ERASE, call_sid)
+        return await self.calls.erase(call_sid) or any(others)
+
+    async def _sibling_died(self, node: str) -> None:
+        """Take over what another worker left, without waiting until it is silent for long enough."""
+        await self.relay.recovery.search()  # first: with its audio, a call goes on where it was
+        await self._services.outbox.died(node)
+
+    async def _sibling_waits(self, call_sid: str) -> None:
+        """Let go of a call without a stream now rather than at the next beat: its stream is at another worker."""
+        self.relay.reaper.hasten(call_sid)
 
     def _unready(self) -> str:
         return "draining" if self.draining else ""
@@ -165,10 +157,11 @@ class Bridge:
             return "the outbox is down"
         return self._unready()
 
-    async def _measure(self) -> None:
+    async def _figures(self) -> bytes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 await self._delivery.measure()
+        return await self._company.figures()
 
 
 @contextlib.asynccontextmanager
@@ -179,11 +172,21 @@ async def opened(config: Config, detector: Callable[[], Probability] = voice.loa
     Raises `BridgeError` when the port, the outbox or the configuration cannot be used.
     """
     config.require_serving()
+    with listening(config) as listener:
+        async with joined(config, Alone(config, listener), detector) as bridge:
+            yield bridge
+
+
+@contextlib.asynccontextmanager
+async def joined(
+    config: Config, company: Company, detector: Callable[[], Probability] = voice.load
+) -> AsyncIterator[Bridge]:
+    """A bridge in some company. For the rest, see `opened`."""
     secrets, targets = _secrets(config), Targets(config.webhook.allow_private_networks)
-    node = uuid.uuid4().hex
-    with _listener(config) as listener, Journals(config.journal_directory, node) as journals:
+    node = company.node
+    with Journals(config.journal_directory, node) as journals:
         async with (
-            _opened(outbox_of(config)) as outbox,
+            opened_outbox(company.outbox) as outbox,
             TwilioRest(config.twilio) as rest,
             Delivery(outbox, secrets, targets, owner=node) as delivery,
             Partials(secrets, targets) as partials,
@@ -191,6 +194,7 @@ async def opened(config: Config, detector: Callable[[], Probability] = voice.loa
             services = Services(
                 node=node,
                 outbox=outbox,
+                delivery=delivery,
                 tick=Tick(),
                 ear=Ear(detector),
                 endpoints=Endpoints(),
@@ -200,9 +204,8 @@ async def opened(config: Config, detector: Callable[[], Probability] = voice.loa
                 monotonic=time.monotonic,
                 tasks=set(),
             )
-            address = Address.of(config, listener)
-            live = LiveCalls(rest, Addresses.of(address.public_url))
-            bridge = Bridge(config, services, delivery, live, address)
+            live = LiveCalls(rest, Addresses.of(config.public_url(company.port)))
+            bridge = Bridge(config, company, services, delivery, live)
             keep = {"keep_bodies_h": config.outbox.keep_bodies_h, "keep_rows_d": config.outbox.keep_rows_d}
             chores = [
                 asyncio.create_task(bridge.calls.run()),
@@ -211,7 +214,7 @@ async def opened(config: Config, detector: Callable[[], Probability] = voice.loa
                 asyncio.create_task(retain(outbox, **keep)),
             ]
             await bridge.relay.begin()
-            runner = await bridge.serve(listener, live, Numbers(config, outbox, rest))
+            runner = await bridge.serve(live, Numbers(config, outbox, rest))
             try:
                 yield bridge
             finally:
@@ -233,10 +236,13 @@ async def serve(config: Config) -> None:
     raise_open_files()
     for warning in config.warnings:
         _logger.warning("configuration", warning=warning)
-    with Signals() as signals:
-        async with opened(config) as bridge:
-            await signals.stop.wait()
-            await bridge.drain(signals.hurry)
+    if config.server.processes > 1:
+        await supervise(config)
+    else:
+        with Signals() as signals:
+            async with opened(config) as bridge:
+                await signals.stop.wait()
+                await bridge.drain(signals.hurry)
     _logger.info("stopped")
 
 
@@ -245,30 +251,6 @@ def raise_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS says more than it allows
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-@contextlib.contextmanager
-def _listener(config: Config) -> Iterator[socket.socket]:
-    """The socket that the bridge listens on; taken first, so that a used port is found before anything opens."""
-    host, port = config.server.host, config.server.port
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
-        raise BridgeError(
-            f"cannot listen on {host} port {port} (server.host, server.port): {error}"
-        ) from error
-    with listener:
-        yield listener
-
-
-@contextlib.asynccontextmanager
-async def _opened(outbox: Outbox) -> AsyncIterator[Outbox]:
-    await outbox.open()
-    try:
-        yield outbox
-    finally:
-        await outbox.close()
 
 
 def _secrets(config: Config) -> Callable[[str], Sequence[str]]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from bridge import metrics
 from bridge.api.api import PREFIX
@@ -34,10 +34,10 @@ def _malformed_requests_are_counted(record: logging.LogRecord) -> bool:
 def application(
     twilio: TwilioRoutes,
     unready: Callable[[], Awaitable[str]],
-    measure: Callable[[], Awaitable[None]],
+    figures: Callable[[], Awaitable[bytes]],
     operator: web.Application | None = None,
 ) -> web.Application:
-    """The application; `unready` says why no calls can be taken, or nothing. `measure` brings the gauges up to date.
+    """The application; `unready` says why no calls can be taken, or nothing. `figures` is what Prometheus reads.
 
     `operator` is the API, if there is one.
     """
@@ -52,8 +52,7 @@ def application(
         return web.json_response({"status": "ready"})
 
     async def prometheus(_request: web.Request) -> web.Response:
-        await measure()
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await figures(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     logging.getLogger("aiohttp.server").addFilter(_malformed_requests_are_counted)
     app = web.Application(client_max_size=MAX_BODY)

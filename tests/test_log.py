@@ -45,3 +45,11 @@ def test_an_exception_becomes_one_line(capsys: pytest.CaptureFixture[str]) -> No
     log.get("x").error("failed", exc_info=ValueError("why"))
     (line,) = capsys.readouterr().err.splitlines()
     assert "ValueError: why" in json.loads(line)["exception"]
+
+
+def test_every_line_of_a_worker_bears_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(worker=2)
+    log.get("x").info("shown")
+    logging.getLogger("aiohttp").warning("shown")
+    assert [json.loads(line)["worker"] for line in capsys.readouterr().err.splitlines()] == [2, 2]
+    log.configure()

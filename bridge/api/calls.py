@@ -1,6 +1,7 @@
 """`/api/calls`: the calls of this bridge, what is known of a call, and what is done with one."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -17,16 +18,21 @@ from bridge.outbox.outbox import Outbox, Selection
 from bridge.outbox.ownership import Known
 from bridge.twilio.console import SILENT_S, Console
 from bridge.twilio.dial import Dial
+from bridge.workers.company import CALL, CALLS, Company
 
 
 class CallRoutes:
-    """The handlers. `public_url` is what Twilio calls this bridge."""
+    """The handlers. `public_url` is what Twilio calls this bridge. Calls of other workers are among its own."""
 
-    def __init__(self, outbox: Outbox, calls: Calls, console: Console, public_url: str) -> None:
+    def __init__(
+        self, outbox: Outbox, calls: Calls, console: Console, public_url: str, company: Company
+    ) -> None:
         self._outbox = outbox
         self._calls = calls
         self._console = console
         self._public_url = public_url
+        self._company = company
+        company.answer({CALLS: self._every, CALL: self._one})
 
     def routes(self) -> list[web.RouteDef]:
         """What to add to the API."""
@@ -40,14 +46,18 @@ class CallRoutes:
         ]
 
     async def list(self, _: web.Request) -> web.Response:
-        """The calls that this process has, the oldest first. What is over is not kept here, but in the outbox."""
-        return web.json_response({"calls": [_live(call) for call in self._calls]})
+        """The calls that this bridge has, the oldest first. What is over is not kept here, but in the outbox."""
+        others = await self._company.ask(CALLS)
+        calls = [*await self._every(), *itertools.chain.from_iterable(others)]
+        return web.json_response({"calls": sorted(calls, key=_since) if others else calls})
 
     async def show(self, request: web.Request) -> web.Response:
         """One call, wherever it is or was: how much was said, and how often audio is missing."""
         call_sid = _call_sid(request)
-        if (call := self._calls.get(call_sid)) is not None:
-            told = _live(call)
+        if (own := await self._one(call_sid)) is not None:
+            told = own
+        elif others := await self._company.ask(CALL, call_sid):
+            told = others[0]
         elif (known := await within(self._outbox.known(call_sid))) is not None:
             told = _known(known)
         else:
@@ -104,6 +114,15 @@ class CallRoutes:
             }
         )
 
+    async def _every(self, _: Any = None) -> Sequence[Mapping[str, Any]]:
+        """The calls of this process."""
+        return [_live(call) for call in self._calls]
+
+    async def _one(self, call_sid: str) -> Mapping[str, Any] | None:
+        """A call of this process."""
+        call = self._calls.get(call_sid)
+        return None if call is None else _live(call)
+
     async def _stored(self, call_sid: str, type_: str) -> int:
         """How many events of a type the outbox has of a call."""
         counted, before = 0, None
@@ -119,6 +138,10 @@ class CallRoutes:
 
 def _call_sid(request: web.Request) -> str:
     return filters.call_sid(request.match_info["call_sid"])
+
+
+def _since(call: Mapping[str, Any]) -> str:
+    return call["since"] or ""
 
 
 def _live(call: Call) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from bridge import events, log, metrics
 from bridge.call.call import Adopted, Call
@@ -29,6 +30,9 @@ class Calls:
         self._services = services
         self._lifelines = lifelines
         self._calls: dict[str, Call] = {}
+        self._streamed_at: WeakKeyDictionary[Call, float] = (
+            WeakKeyDictionary()
+        )  # when its latest stream started
         self._ended: dict[str, None] = {}  # a set that forgets its oldest
         self._expected: dict[str, asyncio.Event] = {}
 
@@ -63,7 +67,13 @@ class Calls:
             call = Call(about, settings, self._services, self._lifelines)
             self._keep(call)
         call.stream(stream_sid, tracks, hang_up=hang_up, at=at)
+        self._streamed_at[call] = at
         return call
+
+    def overtaken(self, call_sid: str, at: float) -> bool:
+        """Whether the call has a stream already that started later than `at`: this one was let in too late."""
+        call = self._calls.get(call_sid)
+        return call is not None and self._streamed_at.get(call, at) > at
 
     def adopt(self, adopted: Adopted, settings: NumberSettings) -> Call:
         """A call that an earlier process had; a stream may come and go on with it."""

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -157,6 +157,11 @@ class Journals:
             _refused(self.root, error)
             return []
         return [folder for node in nodes if node != self._own for folder in self._adopt_from(node)]
+
+    def hold(self, ids: Mapping[str, str]) -> list[str]:
+        """Those calls of which the folder with that id is on this machine, whoever has it. Blocks, though not for long."""
+        found = {path.name for path in self.root.glob("*/*")}
+        return [call_sid for call_sid, id_ in ids.items() if f"{call_sid}.{id_}" in found]
 
     def erase(self, call_sid: str) -> bool:
         """Remove all audio of a call, also what other processes have of it; whether there was any.

@@ -44,6 +44,7 @@ class Minutes:
         self._stored = taken.lease.watermarks if taken else {}
         self._publisher = Publisher(
             services.outbox,
+            services.delivery.publish,
             call_sid=memo().about.call_sid,
             endpoint=settings.webhook.url,
             subscribed=frozenset(settings.webhook.events),

@@ -67,6 +67,7 @@ class Publisher:
     def __init__(
         self,
         outbox: Outbox,
+        publish: Callable[..., Awaitable[object]],
         *,
         call_sid: str,
         endpoint: str,
@@ -76,6 +77,7 @@ class Publisher:
         clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
+        self._store = publish
         self._call_sid = call_sid
         self._endpoint = endpoint
         self._subscribed = subscribed
@@ -150,7 +152,7 @@ class Publisher:
             ended = pending.event is events.CallEnded
             await persistently(
                 functools.partial(
-                    self._outbox.publish, taken.lease, outgoing, pending.watermarks, lines=lines, ended=ended
+                    self._store, taken.lease, outgoing, pending.watermarks, lines=lines, ended=ended
                 ),
                 self._call_sid,
             )

@@ -1,6 +1,7 @@
 """Says that this process lives, lets go of calls that are no longer its own, and takes those of dead ones."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
@@ -29,6 +30,9 @@ SPREAD_S: Final = 2.0
 
 HEIR_S: Final = 4.0
 """How long a call that was let go is left to its heir."""
+
+AUDIO_S: Final = 10.0
+"""How long a call whose audio is on this machine is left to whoever finds that."""
 
 STILL_S: Final = 2.0
 """A stream that has brought nothing for so long gives way to an heir's."""
@@ -59,8 +63,9 @@ class Reaper:
         self._recovery = recovery
         self._node = node
         self._monotonic = monotonic
+        self._hurried = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
-        self._waiting: dict[str, float] = {}  # calls with an heir, and since when they have been let go
+        self._waiting: dict[str, float] = {}  # calls that somebody else is about to take, and since when
         self._strays: set[str] = set()  # calls that are ours by the last beat, and that we do not have
 
     async def run(self, *, alone: bool = False) -> None:
@@ -75,7 +80,15 @@ class Reaper:
                         return
             except (OutboxDown, TimeoutError) as error:
                 _logger.warning("beat_failed", error=str(error) or "the outbox does not answer")
-            await asyncio.sleep(BEAT_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._hurried.wait()
+            self._hurried.clear()
+
+    def hasten(self, call_sid: str) -> None:
+        """Somebody waits for a call: if it is one of ours, beat at once, and learn of the heir."""
+        if self._calls.get(call_sid) is not None:
+            self._hurried.set()
 
     async def close(self) -> None:
         """Take no more calls."""
@@ -109,11 +122,16 @@ class Reaper:
         found = await self._outbox.orphans(silent_s, limit)
         found = [known for known in found if known.node != self._node]
         now = self._monotonic()
+        audible = await self._recovery.to_be_found(found)
+        patience = {
+            known.call_sid: HEIR_S if known.heir else AUDIO_S if known.call_sid in audible else 0.0
+            for known in found
+        }
         self._waiting = {
-            known.call_sid: self._waiting.get(known.call_sid, now) for known in found if known.heir
+            call_sid: self._waiting.get(call_sid, now) for call_sid, seconds in patience.items() if seconds
         }
         for known in found:
-            if now - self._waiting.get(known.call_sid, now - HEIR_S) >= HEIR_S:
+            if now - self._waiting.get(known.call_sid, now) >= patience[known.call_sid]:
                 self.take(known, random.uniform(0, SPREAD_S))  # noqa: S311 - not a secret
         return bool(found)
 

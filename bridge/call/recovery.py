@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final
 
 from bridge import log, metrics
@@ -59,6 +59,8 @@ class Recovery:
     def __init__(self, services: Services, calls: Calls, settings: Callable[[About], NumberSettings]) -> None:
         self.taking = True
         """Whether audio of other processes is looked for; this process may be about to end."""
+        self.waits: Callable[[str], None] = lambda _: None
+        """Is told of each call that this process waits for as an heir: who has it may be beside it."""
         self._services = services
         self._calls = calls
         self._settings = settings
@@ -89,6 +91,16 @@ class Recovery:
             self._adopt_all(await asyncio.to_thread(self._services.journals.adopt))
             if search % AGAIN == 0:
                 self._try_again(await asyncio.to_thread(self._services.journals.own))
+
+    async def search(self) -> None:
+        """Look for audio of processes that are no more, and take their calls over."""
+        if taken := self._adopt_all(await asyncio.to_thread(self._services.journals.adopt)):
+            await asyncio.wait(taken, timeout=READY_S)
+
+    async def to_be_found(self, orphans: Iterable[Known]) -> Collection[str]:
+        """Which of these calls have the audio of their last owner on this machine: they are found together with it."""
+        owners = {known.call_sid: known.owner for known in orphans if known.owner}
+        return await asyncio.to_thread(self._services.journals.hold, owners) if owners else ()
 
     async def close(self) -> None:
         """Take no more calls, and leave what is not finished to the next process."""
@@ -127,7 +139,7 @@ class Recovery:
             known = None
         if known is None or known.ended or known.erased:
             return known is None
-        folder = self._services.journals.folder(call_sid)
+        folder, told = self._services.journals.folder(call_sid), False
         while not self._is_ours(call_sid):
             try:
                 lease = await outbox.inherit(
@@ -137,6 +149,9 @@ class Recovery:
                 lease = None
             if lease is not None:
                 break
+            if not told:
+                told = True
+                self.waits(call_sid)
             await asyncio.sleep(INHERIT_S)
         else:
             return True

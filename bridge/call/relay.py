@@ -17,7 +17,7 @@ from bridge.config import NumberSettings
 class Relay:
     """The calls of this process, and who takes them up and hands them on.
 
-    `shared`: other processes use the same outbox. `possible`: Twilio's REST API can be used. `settings` gives those
+    `shared`: other machines use the same outbox. `alone`: no other process of this one does. `possible`: Twilio's REST API can be used. `settings` gives those
     that hold for a call.
     """
 
@@ -28,6 +28,7 @@ class Relay:
         settings: Callable[[About], NumberSettings],
         *,
         shared: bool,
+        alone: bool,
         possible: bool,
     ) -> None:
         self.lifelines = Lifelines(twilio, services.monotonic)
@@ -36,13 +37,14 @@ class Relay:
         self.reaper = Reaper(services.outbox, self.calls, self.recovery, services.node, services.monotonic)
         self.handover = Handover(self.calls, self.reaper, twilio, shared=shared, possible=possible)
         self._shared = shared
+        self._alone = alone and not shared
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def begin(self) -> None:
         """Take up what other processes left, and go on doing so."""
         await self.recovery.begin()
         self._tasks.append(asyncio.create_task(self.recovery.run()))
-        self._tasks.append(asyncio.create_task(self.reaper.run(alone=not self._shared)))
+        self._tasks.append(asyncio.create_task(self.reaper.run(alone=self._alone)))
 
     async def drain(self, deadline_s: float, hurry: asyncio.Event) -> None:
         """Take no more calls, wait for the live ones, and hand over those that are left at the deadline.

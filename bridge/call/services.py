@@ -8,6 +8,7 @@ from typing import Any
 from bridge.audio.tick import Tick
 from bridge.call.journals import Journals
 from bridge.outbox.outbox import Outbox
+from bridge.webhook.delivery import Delivery
 from bridge.webhook.partials import Partials
 from bridge.whisper.ear import Ear
 from bridge.whisper.endpoint import Endpoints
@@ -20,6 +21,7 @@ class Services:
     node: str
     """This process, as the outbox knows it: one life of it."""
     outbox: Outbox
+    delivery: Delivery
     tick: Tick
     ear: Ear
     endpoints: Endpoints

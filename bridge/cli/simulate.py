@@ -3,10 +3,10 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from bridge import loop
 from bridge.errors import BridgeError, UsageError
 
 if TYPE_CHECKING:
-    from bridge.local.twilio import CallReport, SimulatedCall
+    from bridge.local.load.play import Played
 
 LONGEST_SPAN = 20
 """Characters of AT:MS: no call lasts for a thousand years."""
@@ -71,21 +71,43 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the jitter.")] = 0,
     report: Annotated[Report, typer.Option(help="How the outcome is told.")] = Report.text,
+    pid: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Tell what this process of the bridge uses; repeat it for each worker."),
+    ] = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            help="Be the configuration's Whisper server and webhook endpoint too, and check what comes there.",
+        ),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="Account and public_url come from here.", show_default=False)
     ] = None,
 ) -> None:
-    """Play a call at a running bridge as Twilio would: signed webhook, signed WebSocket, 20 ms pacing.
+    """Play calls at a running bridge as Twilio would: signed webhook, signed WebSocket, 20 ms pacing.
 
     Account SID, auth token and public URL are those of the configuration. It tells how late its own media was;
     a run whose 99th percentile is more than 5 ms late is called void: it measured this machine, not the bridge.
 
+    With --local it measures how late the audio is at Whisper, and counts webhooks that are missing, doubled or out of
+    order. whisper.url must be ws:// and webhook.url http://, both on this machine; nobody else may listen there, and
+    nothing is understood: every 5 s a final is told. The first 0.2 s of each track then say which it is.
+
     Example: `whisper-bridge simulate http://127.0.0.1:8080/twilio/voice caller.wav agent.wav --calls 10`
+
+    Example: `whisper-bridge simulate http://127.0.0.1:8080/twilio/voice call.wav --calls 300 --stagger-ms 20
+    --local --pid 4711 --report json`
     """
     from bridge.config import load  # noqa: PLC0415 - `--help` need not wait for any of these
     from bridge.local import recording  # noqa: PLC0415 - as above
+    from bridge.local.load.ends import Ends, tagged  # noqa: PLC0415 - as above
+    from bridge.local.load.play import play  # noqa: PLC0415 - as above
     from bridge.local.twilio import Account, Burst, Hole, Script, SimulatedCall  # noqa: PLC0415 - as above
+    from bridge.serve import raise_open_files  # noqa: PLC0415 - as above
 
+    raise_open_files()
     settings = load(config)
     auth_token = settings.twilio.own_token
     if not auth_token:
@@ -104,7 +126,7 @@ def simulate(
         SimulatedCall(
             account,
             url,
-            voices,
+            tagged(voices, n) if local else voices,
             Script(
                 speed=speed,
                 jitter_ms=jitter_ms,
@@ -119,50 +141,58 @@ def simulate(
         )
         for n in range(calls)
     ]
+    ends = Ends(settings, [call.report for call in simulated]) if local else None
     with asyncio.Runner(loop_factory=loop.factory()) as runner:
-        _tell(runner.run(_all(simulated, stagger_ms / 1000)), report)
+        _tell(runner.run(play(simulated, stagger_ms / 1000, pids=pid or (), ends=ends)), report)
 
 
-async def _all(calls: "Sequence[SimulatedCall]", stagger_s: float) -> "list[CallReport]":
-    async def one(n: int, call: "SimulatedCall") -> "CallReport":
-        await asyncio.sleep(n * stagger_s)
-        return await call.run()
-
-    return list(await asyncio.gather(*(one(n, call) for n, call in enumerate(calls))))
-
-
-def _tell(reports: "Sequence[CallReport]", report: Report) -> None:
-    from bridge.local.twilio import Lateness  # noqa: PLC0415 - see simulate
-
-    failed = [one for one in reports if not one.ok]
-    late = Lateness.of([value for one in reports for stream in one.streams for value in stream.late_s])
+def _tell(played: "Played", report: Report) -> None:
     if report is Report.json:
-        told = {
-            "ok": len(reports) - len(failed),
-            "failed": len(failed),
-            "lateness_ms": late.as_json(),
-            "void": late.void,
-            "calls": [one.as_json() for one in reports],
-        }
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(played.as_json(), indent=2))
     else:
-        for one in reports:
-            if one.ok:
-                typer.echo(f"{one.call_sid}  {one.outcome}")
-        if len(reports) > 1:
-            typer.echo(f"{len(reports) - len(failed)} of {len(reports)} calls went through.")
-        if late.max_ms:
-            typer.echo(
-                f"Media was late by {late.p50_ms:.1f} ms (p50), {late.p99_ms:.1f} ms (p99), "
-                f"{late.max_ms:.1f} ms (worst)."
-            )
-        if late.void:
-            typer.echo(
-                "This machine was too busy to keep the schedule: delays measured in this run are void."
-            )
-    if failed:
-        count = "" if len(reports) == 1 else f"{len(failed)} of {len(reports)} calls failed, the first one: "
+        for line in _lines(played):
+            typer.echo(line)
+    if failed := played.failed:
+        count = (
+            ""
+            if len(played.reports) == 1
+            else f"{len(failed)} of {len(played.reports)} calls failed, the first one: "
+        )
         raise BridgeError(count + failed[0].problem)
+    if played.webhook_problem:
+        raise BridgeError(played.webhook_problem)
+
+
+def _lines(played: "Played") -> "Iterator[str]":
+    """The outcome for people."""
+    for one in played.reports:
+        if one.ok:
+            yield f"{one.call_sid}  {one.outcome}"
+    if len(played.reports) > 1:
+        yield f"{len(played.reports) - len(played.failed)} of {len(played.reports)} calls went through."
+    late = played.lateness
+    if late.max_ms:
+        yield (
+            f"Media was late by {late.p50_ms:.1f} ms (p50), {late.p99_ms:.1f} ms (p99), "
+            f"{late.max_ms:.1f} ms (worst)."
+        )
+    if late.void:
+        yield "This machine was too busy to keep the schedule: delays measured in this run are void."
+    if used := played.bridge:
+        yield (
+            f"The bridge used {used['cpu_ms_per_call_minute']} ms of processor for a minute of a call, "
+            f"and {used['rss_kb_per_call']} kB of memory for each of {used['calls']} calls."
+        )
+    if played.audio and (spread := played.audio["delay_ms"]):
+        yield f"Audio was at Whisper {_spread(spread)} after the message that completed a frame."
+    if came := played.webhooks:
+        yield f"{came['events']} webhooks came, {came['doubled']} of them more than once; {came['finals']} finals were told."
+        if came["final_to_post_ms"]:
+            yield f"A final was at the webhook after {_spread(came['final_to_post_ms'])}."
+
+
+def _spread(spread: Any) -> str:
+    return f"{spread['p50']:.1f} ms (p50), {spread['p99']:.1f} ms (p99)"
 
 
 def _spans(option: str, written: Sequence[str] | None) -> list[tuple[int, int]]:

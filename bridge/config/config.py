@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -72,6 +72,12 @@ class Config(Section):
                 "must be set when outbox.url is PostgreSQL: audio waits on a disk of this machine",
                 {"key": "journal.path"},
             )
+        if 0 < self.whisper.max_connections < 2 * self.server.processes and self.server.processes > 1:
+            raise PydanticCustomError(
+                "bridge",
+                "must be 0, or at least 2 for each of server.workers: a call has two tracks",
+                {"key": "whisper.max_connections"},
+            )
         seen: set[str] = set()
         for index, entry in enumerate(self.numbers):
             if entry.number in seen:
@@ -94,10 +100,18 @@ class Config(Section):
                 )
         return self
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """What a worker gets: all but where a key was set, which only errors before the start need."""
+        return {**super().__getstate__(), "__pydantic_private__": {"_where": _unknown_place}}
+
     @property
     def journal_directory(self) -> Path:
         """Where the audio journals lie: `journal.path`, or `journal` inside the outbox's directory."""
         return Path(self.journal.path) if self.journal.path else self.outbox.directory / "journal"
+
+    def public_url(self, port: int) -> str:
+        """What Twilio calls a bridge that listens on `port`."""
+        return self.server.public_url or f"http://{self.server.host}:{port}"
 
     def for_number(self, number: str) -> NumberSettings:
         """The settings of `number` (as Twilio's `To` has it); the sections as they are if it is not listed."""

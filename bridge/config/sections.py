@@ -62,17 +62,24 @@ class ServerConfig(Section):
     host: Host = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 8080
     public_url: BaseUrl = ""
-    workers: Whole = 1
+    workers: Annotated[Whole, Field(ge=0, le=64)] = 1
     drain_deadline_s: Annotated[Decimal, Field(ge=0)] = 3600
     max_calls: Annotated[Whole, Field(ge=0)] = 0
     trusted_proxies: Networks = []
     admin_token: Token = SecretStr("")
 
+    @property
+    def processes(self) -> int:
+        """How many processes take calls: `workers`, or one for each processor that this one may use."""
+        if self.workers:
+            return self.workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
     @model_validator(mode="after")
-    def _one_process(self) -> "ServerConfig":
-        if self.workers != 1:
+    def _one_call_each(self) -> "ServerConfig":
+        if 0 < self.max_calls < self.processes:
             raise PydanticCustomError(
-                "bridge", "must be 1: this version runs one process", {"key": "workers"}
+                "bridge", "must be 0, or at least 1 for each of server.workers", {"key": "max_calls"}
             )
         return self
 

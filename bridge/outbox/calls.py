@@ -7,7 +7,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from bridge.outbox.lease import CallLease
+from bridge.outbox import lanes
+from bridge.outbox.lease import CallLease, LaneLease
 from bridge.outbox.outbox import Line, Outgoing, lane_name
 from bridge.outbox.owners import refusal
 
@@ -20,9 +21,14 @@ def publish(
     watermarks: Mapping[str, int],
     lines: Sequence[Line],
     ended: bool,
+    deliverer: str,
+    lease_s: float,
     now: float,
-) -> None:
-    """Store all of it, unless the call has a newer owner (`Fenced`) or was `Erased`."""
+) -> list[LaneLease]:
+    """Store all of it, unless the call has a newer owner (`Fenced`) or was `Erased`.
+
+    With a `deliverer`, it gets the lanes that are due and whose first event is one of these.
+    """
     following = max((event.sequence for event in events), default=0) + 1
     owned = db.execute(
         """update calls set seen_at = ?, spoken = max(spoken, ?), next_sequence = max(next_sequence, ?)
@@ -33,8 +39,11 @@ def publish(
         raise refusal(db, lease.call_sid)
     if ended:  # by itself: SQLite writes the index of open calls whenever this column is set, to whatever
         db.execute("update calls set ended = 1 where call_sid = ?", (lease.call_sid,))
+    heads: dict[str, int] = {}
     for event in events:
-        _store(db, lease.call_sid, event, now)
+        lane = lane_name(event.endpoint, lease.call_sid)
+        _store(db, lane, lease.call_sid, event, now)
+        heads.setdefault(lane, event.sequence)
     db.executemany(
         """insert into watermarks values (?, ?, ?)
            on conflict (call_sid, track) do update set position = max(position, excluded.position)""",
@@ -44,6 +53,9 @@ def publish(
         "insert into lines values (?, ?, ?, ?, ?, ?) on conflict do nothing",
         [(lease.call_sid, line.number, line.track, line.start_ms, line.end_ms, line.text) for line in lines],
     )
+    if not deliverer:
+        return []
+    return lanes.take(db, heads=heads, owner=deliverer, lease_s=lease_s, now=now)
 
 
 def transcript(db: sqlite3.Connection, *, call_sid: str) -> list[Line]:
@@ -63,8 +75,7 @@ def spend(db: sqlite3.Connection, *, nonce: str, expires: float, now: float) -> 
     )
 
 
-def _store(db: sqlite3.Connection, call_sid: str, event: Outgoing, now: float) -> None:
-    lane = lane_name(event.endpoint, call_sid)
+def _store(db: sqlite3.Connection, lane: str, call_sid: str, event: Outgoing, now: float) -> None:
     row = db.execute("select next from lanes where lane = ?", (lane,)).fetchone()
     if row is None:
         db.execute("insert into endpoints (endpoint) values (?) on conflict do nothing", (event.endpoint,))

@@ -78,19 +78,14 @@ class OutboxFile:
         os.close(self.lock)
 
 
-def database(directory: Path, worker: int) -> Path:
-    """The file of a worker: outbox.sqlite3 of the first, outbox.2.sqlite3 of the second, and so on."""
-    return directory / ("outbox.sqlite3" if worker == 1 else f"outbox.{worker}.sqlite3")
-
-
-def open_file(directory: Path, worker: int = 1) -> OutboxFile:
-    """Open the file of a worker in `directory`, created if need be, for this process alone.
+def open_file(directory: Path) -> OutboxFile:
+    """Open outbox.sqlite3 in `directory`, created if need be, for this process alone.
 
     Raises `ConfigError` for a directory that cannot be used, and `OutboxDown` for a file that another
     process holds, that is damaged, or that a newer version wrote.
     """
     _make_directory(directory)
-    path = database(directory, worker)
+    path = directory / "outbox.sqlite3"
     lock = _lock(path.with_suffix(".lock"))
     try:
         return OutboxFile(_connect(path), lock)

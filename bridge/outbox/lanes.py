@@ -6,7 +6,9 @@ the end of its lease, so a lane whose lease ran out is simply due again.
 
 import sqlite3
 from collections.abc import Collection, Mapping
+from functools import partial
 from itertools import islice
+from typing import Any
 
 from bridge.outbox.lease import Fenced, LaneLease
 from bridge.outbox.outbox import Stats, Stored
@@ -67,16 +69,17 @@ def claim(
             )
         ]
         due += lanes[:share]
-    return [
-        LaneLease(
-            *db.execute(
-                """update lanes set lease_by = ?, lease_s = ?, due_at = ?, epoch = epoch + 1 where lane = ?
-                   returning lane, endpoint, call_sid, epoch, head, attempts, first_failure""",
-                (owner, lease_s, now + lease_s, lane),
-            ).fetchone()
-        )
-        for *_, lane in sorted(due)[:limit]
-    ]
+    lease = partial(_lease, db, owner=owner, lease_s=lease_s, now=now)
+    leases = [lease(lane) for *_, lane in sorted(due)[:limit]]
+    return [LaneLease(*lease) for lease in leases if lease]
+
+
+def take(
+    db: sqlite3.Connection, *, heads: Mapping[str, int], owner: str, lease_s: float, now: float
+) -> list[LaneLease]:
+    """Lease those of these lanes that are due and have this head."""
+    leases = [_lease(db, lane, head, owner=owner, lease_s=lease_s, now=now) for lane, head in heads.items()]
+    return [LaneLease(*lease) for lease in leases if lease]
 
 
 def peek(db: sqlite3.Connection, *, lane: LaneLease, limit: int) -> list[Stored]:
@@ -95,21 +98,35 @@ def peek(db: sqlite3.Connection, *, lane: LaneLease, limit: int) -> list[Stored]
     return [Stored(*row) for row in rows.fetchall()]
 
 
-def ack(db: sqlite3.Connection, *, lane: LaneLease, position: int, now: float) -> None:
-    """The event was accepted."""
-    _advance(db, lane, position, now)
-    db.execute("update lanes set first_failure = null where lane = ?", (lane.lane,))
+def ack(db: sqlite3.Connection, *, lane: LaneLease, position: int, now: float) -> bool:
+    """The event was accepted; whether more is pending. The lane is free if not."""
+    advanced = db.execute(
+        """update lanes set head = head + 1, attempts = 0, first_failure = null, due_at = ? + lease_s,
+             lease_by = case when head + 1 < next then lease_by end
+           where lane = ? and epoch = ? and head = ? and lease_by is not null
+           returning head < next""",
+        (now, lane.lane, lane.epoch, position),
+    ).fetchone()
+    if advanced is None:
+        raise _fenced(lane)
     db.execute(
         "update events set state = 'done', delivered_at = ?, tries = tries + 1 where lane = ? and position = ?",
         (now, lane.lane, position),
     )
+    return bool(advanced[0])
 
 
 def bury(
     db: sqlite3.Connection, *, lane: LaneLease, position: int, status: int | None, reason: str, now: float
 ) -> None:
     """The event is given up. `first_failure` stays: the next event meets the same outage."""
-    _advance(db, lane, position, now)
+    advanced = db.execute(
+        """update lanes set head = head + 1, attempts = 0, due_at = ? + lease_s
+           where lane = ? and epoch = ? and head = ? and lease_by is not null""",
+        (now, lane.lane, lane.epoch, position),
+    )
+    if not advanced.rowcount:
+        raise _fenced(lane)
     db.execute(
         "update events set state = 'dead', tries = tries + 1, last_status = ?, last_error = ? where lane = ? and position = ?",
         (status, reason, lane.lane, position),
@@ -196,14 +213,17 @@ def stats(db: sqlite3.Connection, *, now: float) -> Stats:
     return Stats(pending, max(0.0, now - oldest[0]) if oldest else 0.0, backoff, dead, paused)
 
 
-def _advance(db: sqlite3.Connection, lane: LaneLease, position: int, now: float) -> None:
-    advanced = db.execute(
-        """update lanes set head = head + 1, attempts = 0, due_at = ? + lease_s
-           where lane = ? and epoch = ? and head = ? and lease_by is not null""",
-        (now, lane.lane, lane.epoch, position),
-    )
-    if not advanced.rowcount:
-        raise _fenced(lane)
+def _lease(
+    db: sqlite3.Connection, lane: str, head: int | None = None, *, owner: str, lease_s: float, now: float
+) -> tuple[Any, ...] | None:
+    leased: tuple[Any, ...] | None = db.execute(
+        """update lanes set lease_by = ?, lease_s = ?, due_at = ?, epoch = epoch + 1
+           where lane = ? and head = coalesce(?, head) and head < next and due_at <= ?
+             and (select paused is null from endpoints where endpoint = lanes.endpoint)
+           returning lane, endpoint, call_sid, epoch, head, attempts, first_failure""",
+        (owner, lease_s, now + lease_s, lane, head, now),
+    ).fetchone()
+    return leased
 
 
 def _fenced(lane: LaneLease) -> Fenced:

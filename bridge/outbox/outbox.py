@@ -136,7 +136,7 @@ class Outbox(Ownership, Attachments, Protocol):
     """The store behind publishing and delivery. Every method may raise `OutboxDown`."""
 
     wake: asyncio.Event
-    """Set when a lane may have become claimable: after a publish, a retry, a release, a replay."""
+    """Set when a lane may have become claimable: after a publish that leased none, a retry, a release, a replay."""
     poll_s: float
     """How often to look for lanes that became claimable without this process doing it; 60 s if none do."""
 
@@ -154,8 +154,13 @@ class Outbox(Ownership, Attachments, Protocol):
         *,
         lines: Sequence[Line] = (),
         ended: bool = False,
-    ) -> None:
+        deliverer: str = "",
+        lease_s: float = 0.0,
+    ) -> list[LaneLease]:
         """Store events, lines of the transcript and watermarks (samples) together; durable on return.
+
+        With a `deliverer`, lanes of these events that are due with the first of them as their head are leased to
+        it for `lease_s`, as by `claim`, and these leases returned: it need not ask for what it has just stored.
 
         Idempotent: an event that is stored already is success, since the outcome of a commit can be
         unknown. Watermarks never move back. Raises `Fenced`, `Erased`, `OutboxFull`, `OutboxDown`, and
@@ -179,8 +184,11 @@ class Outbox(Ownership, Attachments, Protocol):
     async def peek(self, lane: LaneLease, limit: int = 20) -> list[Stored]:
         """The lane's next pending events in order. Raises `Fenced`."""
 
-    async def ack(self, lane: LaneLease, position: int) -> None:
-        """The event was accepted: the lane goes on, its lease is extended. Raises `Fenced`."""
+    async def ack(self, lane: LaneLease, position: int) -> bool:
+        """The event was accepted: the lane goes on, its lease is extended. Raises `Fenced`.
+
+        Returns whether more is pending; if not, the lane is given back.
+        """
 
     async def retry(
         self, lane: LaneLease, position: int, delay_s: float, status: int | None, error: str

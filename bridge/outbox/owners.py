@@ -118,6 +118,12 @@ def beat(db: sqlite3.Connection, *, node: str, now: float) -> Mapping[str, str]:
     )
 
 
+def died(db: sqlite3.Connection, *, node: str, now: float) -> None:
+    """The node is no more: nobody was ever less heard of, and its lanes are free and due. It goes through all lanes."""
+    db.execute("delete from nodes where node = ?", (node,))
+    db.execute("update lanes set lease_by = null, due_at = ? where lease_by = ?", (now, node))
+
+
 def orphans(db: sqlite3.Connection, *, silent_s: float, limit: int, now: float) -> list[Known]:
     """Open calls that nobody is at work on, the oldest first."""
     rows = db.execute(

@@ -72,6 +72,12 @@ class Ownership(Protocol):
         To be repeated every 2 s or so. An heir may have given up since it was noted.
         """
 
+    async def died(self, node: str) -> None:
+        """Say that a node is no more: its calls are orphans at once, and lanes that it has leased are due.
+
+        It is for who knows it, as it started the node's process and saw it end. Without that, silence tells in time.
+        """
+
     async def orphans(self, silent_s: float, limit: int) -> list[Known]:
         """Calls that have not ended and whose node is silent for `silent_s`, or that were let go; the oldest first.
 

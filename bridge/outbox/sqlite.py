@@ -1,7 +1,4 @@
-"""The outbox of one machine: for each process one SQLite file, written by one thread.
-
-Lane leases matter little with one process; they keep the interface that a shared store needs.
-"""
+"""The outbox of one machine: one SQLite file of one process, written by one thread."""
 
 import asyncio
 import time
@@ -11,9 +8,8 @@ from pathlib import Path
 
 from bridge import metrics
 from bridge.outbox import calls, expiry, lanes, numbers, operations, owners
-from bridge.outbox.adoption import adopt_strays
 from bridge.outbox.attachments import Attachment
-from bridge.outbox.file import OutboxFile, empty_log, open_file, scrub
+from bridge.outbox.file import empty_log, open_file, scrub
 from bridge.outbox.lease import CallLease, LaneLease
 from bridge.outbox.outbox import Line, Outgoing, Record, Selection, Stats, Stored
 from bridge.outbox.ownership import Known
@@ -21,21 +17,16 @@ from bridge.outbox.writer import Writer
 
 
 class Sqlite:
-    """The `Outbox` in `directory`/outbox.sqlite3, or outbox.k.sqlite3 for the worker with the number k.
+    """The `Outbox` in `directory`/outbox.sqlite3. `clock` gives seconds since 1970.
 
-    The first worker takes over the files of numbers above `workers`, that no process has any more.
-    `clock` gives seconds since 1970. Methods behave, and raise, as `Outbox` says.
+    Methods behave, and raise, as `Outbox` says.
     """
 
     poll_s = 60.0
 
-    def __init__(
-        self, directory: Path, clock: Callable[[], float] = time.time, *, worker: int = 1, workers: int = 1
-    ) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         self.wake = asyncio.Event()
         self._directory = directory
-        self._worker = worker
-        self._workers = workers
         self._clock = clock
         self._writer = Writer()
 
@@ -44,18 +35,12 @@ class Sqlite:
 
         Raises `ConfigError` and `OutboxDown`.
         """
-        await self._writer.start(self._open_file)
+        await self._writer.start(partial(open_file, self._directory))
         try:
             await self._writer.run(partial(lanes.start_afresh, now=self._clock()), committed=self.wake.set)
         except BaseException:
             await self._writer.close()
             raise
-
-    def _open_file(self) -> OutboxFile:
-        file = open_file(self._directory, self._worker)
-        if self._worker == 1:
-            adopt_strays(file.connection, self._directory, workers=self._workers)
-        return file
 
     async def close(self) -> None:
         """Commit what waits, close the file, give up the lock. May be called twice."""
@@ -88,6 +73,11 @@ class Sqlite:
         beat = partial(owners.beat, node=node, now=self._clock())
         return await self._writer.run(beat, durable=False)  # the next start voids it anyway
 
+    async def died(self, node: str) -> None:
+        """Say that a node is no more."""
+        died = partial(owners.died, node=node, now=self._clock())
+        await self._writer.run(died, committed=self.wake.set, durable=False)  # the next start voids it anyway
+
     async def orphans(self, silent_s: float, limit: int) -> list[Known]:
         """Calls that have not ended and that nobody is at work on; the oldest first."""
         look = partial(owners.orphans, silent_s=silent_s, limit=limit, now=self._clock())
@@ -118,8 +108,10 @@ class Sqlite:
         *,
         lines: Sequence[Line] = (),
         ended: bool = False,
-    ) -> None:
-        """Store events, lines and watermarks in one transaction, durable on return."""
+        deliverer: str = "",
+        lease_s: float = 0.0,
+    ) -> list[LaneLease]:
+        """Store events, lines and watermarks in one transaction, durable on return; the deliverer's leases."""
         operation = partial(
             calls.publish,
             lease=lease,
@@ -127,10 +119,17 @@ class Sqlite:
             watermarks=dict(watermarks),
             lines=tuple(lines),
             ended=ended,
+            deliverer=deliverer,
+            lease_s=lease_s,
             now=self._clock(),
         )
         with metrics.OUTBOX_PUBLISH_SECONDS.time():
-            await self._writer.run(operation, committed=self.wake.set if events else None)
+            # What goes to nobody is to be claimed, also when the caller has given up by then.
+            wake = self.wake.set if events and not deliverer else None
+            leases = await self._writer.run(operation, committed=wake)
+        if deliverer and not leases:
+            self.wake.set()
+        return leases
 
     async def transcript(self, call_sid: str) -> list[Line]:
         """The lines stored of a call, in the order of their numbers."""
@@ -167,9 +166,9 @@ class Sqlite:
         """The lane's next pending events in order."""
         return await self._writer.run(partial(lanes.peek, lane=lane, limit=limit), durable=False)
 
-    async def ack(self, lane: LaneLease, position: int) -> None:
-        """The event was accepted; the lease is extended."""
-        await self._writer.run(
+    async def ack(self, lane: LaneLease, position: int) -> bool:
+        """The event was accepted; whether more is pending. The lease is extended then, and over if not."""
+        return await self._writer.run(
             partial(lanes.ack, lane=lane, position=position, now=self._clock()),
             durable=False,  # lost with the power, it is a duplicate: a publish waits for the disk, not this
         )

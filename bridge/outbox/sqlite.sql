@@ -59,7 +59,7 @@ create table endpoints (
 ) without rowid;
 
 create table lanes (                       -- (endpoint, call): the unit of order, backoff and lease
-  lane          text primary key,          -- as lane_name() says; '/' and hex if adopted beside one of that name; '/replay' if of replays
+  lane          text primary key,          -- as lane_name() says; '/replay' after it if of replays
   endpoint      text not null,
   call_sid      text not null,
   head          integer not null default 1,   -- the position to deliver next

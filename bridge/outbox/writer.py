@@ -21,7 +21,7 @@ WAITING = 4096
 """Operations that may wait for the disk; beyond it, callers are told that the outbox is down."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
     operation: Callable[[sqlite3.Connection], Any]
     committed: Callable[[], None] | None
@@ -33,8 +33,8 @@ class _Job:
 class Writer:
     """Runs operations on the file in its own thread, and answers each one once it is committed.
 
-    An operation gets the connection inside a transaction. What it raises is its caller's alone: a
-    savepoint keeps the other operations of the batch out of it. It may be run twice if the batch fails.
+    An operation gets the connection inside a transaction. What it raises is its caller's alone: then
+    each operation of the batch is run once more, in a transaction of its own.
     """
 
     def __init__(self) -> None:
@@ -167,32 +167,20 @@ def commit(
 ) -> list[Any]:
     """Run the operations in one transaction; the result or exception of each.
 
-    If the transaction as a whole fails, each is run in its own.
+    If one of them fails, or the transaction, each is run in its own: that is rare, and savepoints would cost
+    every operation two statements.
     """
     try:
         connection.execute("begin immediate")
-        outcomes = [_attempt(connection, operation) for operation in operations]
+        outcomes = [operation(connection) for operation in operations]
         connection.execute("commit")
-    except sqlite3.Error as error:
-        if connection.in_transaction:
+    except Exception as error:  # noqa: BLE001 - handed to the caller of the operation
+        if connection.in_transaction:  # a full or failing disk makes SQLite roll back by itself
             connection.execute("rollback")
         if len(operations) == 1:
             return [error]
         return [commit(connection, [operation])[0] for operation in operations]
     return outcomes
-
-
-def _attempt(connection: sqlite3.Connection, operation: Callable[[sqlite3.Connection], Any]) -> Any:
-    connection.execute("savepoint operation")
-    try:
-        outcome = operation(connection)
-    except Exception as error:
-        if not connection.in_transaction:
-            raise  # a full or failing disk made SQLite roll everything back
-        connection.execute("rollback to operation")
-        outcome = error
-    connection.execute("release operation")
-    return outcome
 
 
 def _translated(error: sqlite3.Error) -> OutboxDown:

@@ -4,11 +4,14 @@ It is decided when Twilio asks what to do with a call, and a place is kept from 
 a second are not all let in because none of them has begun.
 """
 
-from typing import Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from bridge import metrics
 from bridge.config import NumberSettings
 from bridge.twilio.load import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RESERVED_S: Final = 30.0
 """How long a place is kept; Twilio opens the socket within seconds of our answer, or not at all."""
@@ -51,6 +54,8 @@ class Admission:
 
     def __init__(self, live: Live, *, max_calls: int, max_connections: int) -> None:
         self.load = Load()
+        self.elsewhere: Callable[[str], None] = lambda _: None
+        """Is told of a call that is live here and has no place: another worker may keep one for it."""
         self._live = live
         self._max_calls = max_calls
         self._max_connections = max_connections
@@ -77,6 +82,11 @@ class Admission:
 
     def begin(self, call_sid: str) -> None:
         """The call is live: from now on it counts as that."""
+        if self._reserved.pop(call_sid, None) is None:
+            self.elsewhere(call_sid)
+
+    def release(self, call_sid: str) -> None:
+        """The call is live at another worker: it needs no place here."""
         self._reserved.pop(call_sid, None)
 
     def full(self, place: Place, now: float, *, strangers: int = 0) -> str:

@@ -22,6 +22,7 @@ from bridge.outbox.ownership import Known, Ownership
 from bridge.twilio.dial import Dial
 from bridge.twilio.live import Fate, LiveCalls
 from bridge.twilio.rest import RestFailed
+from bridge.workers.company import DETACH, STREAMED, Others
 
 PAUSES_S: Final = (0.5, 2.0)
 """Before the second and the third try of something that Twilio has no time for."""
@@ -36,6 +37,9 @@ STOPS_S: Final = 3.0
 """How long the last audio of a stream that was stopped may take to reach us."""
 
 LOOK_S: Final = 0.02
+
+ASK_S: Final = 0.25
+"""How often other workers are asked whether it came to them."""
 
 OUTBOX_S: Final = 5.0
 """How long the outbox may take to say what it knows of a call."""
@@ -104,6 +108,7 @@ class Console:
         reserve: Reserve,
         settings: Callable[[str, str, str], NumberSettings],
         unready: Callable[[], str],
+        others: Others,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._calls = calls
@@ -114,6 +119,7 @@ class Console:
         self._reserve = reserve
         self._settings = settings
         self._unready = unready
+        self._others = others
         self._wall = wall
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -131,7 +137,7 @@ class Console:
                 fate = await _patiently(lambda: self._live.fate(call_sid))
                 self._check(fate)
                 stream_sid = await _patiently(lambda: self._start(call_sid, fate, again=again))
-                arrived = await _within(ARRIVES_S, lambda: self._streamed(call_sid) is not None)
+                arrived = await self._arrives(call_sid)
         except TimeoutError as error:
             raise RestFailed(
                 f"Twilio's REST API did not answer within {ATTACH_S:.0f} s.", passing=True
@@ -144,11 +150,17 @@ class Console:
 
         Nothing takes the call up again: it has its `call.ended`.
         """
+        detached = await self.detached_here(call_sid)
+        if detached is None:
+            others = await self._others.ask(DETACH, call_sid, timeout_s=ATTACH_S + STOPS_S + OUTBOX_S)
+            detached = any(others) if others else await self._detached_elsewhere(call_sid)
+        return detached
+
+    async def detached_here(self, call_sid: str) -> bool | None:
+        """The same for a call of this process; None if it is none."""
         call = self._calls.get(call_sid)
         if call is None or call.ending:
-            if self._calls.has_ended(call_sid):
-                return False
-            return await self._detached_elsewhere(call_sid)
+            return False if self._calls.has_ended(call_sid) else None
         call.detach()
         stream_sid = call.memo.stream_sid
         try:
@@ -183,6 +195,19 @@ class Console:
     def _check_room(reason: str) -> None:
         if reason:
             raise Refused("unready", f"This bridge takes no new call now: {reason}.")
+
+    async def _arrives(self, call_sid: str) -> bool:
+        """Whether a stream of the call comes to this machine in time."""
+        for _ in range(round(ARRIVES_S / ASK_S)):
+            if await _within(ASK_S, lambda: self._streamed(call_sid) is not None):
+                return True
+            if any(await self._others.ask(STREAMED, call_sid)):
+                return True
+        return False
+
+    async def has_stream(self, call_sid: str) -> bool:
+        """Whether a stream carries the call here."""
+        return self._streamed(call_sid) is not None
 
     def _streamed(self, call_sid: str) -> Call | None:
         """The call, if a stream carries it."""

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +28,7 @@ from bridge.twilio.gate import Gate
 from bridge.twilio.live import LiveCalls
 from bridge.twilio.media import CALL_SID
 from bridge.twilio.stream import Inherit, Streams
+from bridge.workers.company import BEGUN, DETACH, STOPPED, STREAMED, Company
 
 STATUS_GRACE_S: Final = 3.0
 """`stream-stopped` comes on a connection of its own and may overtake the last audio by this much."""
@@ -71,9 +72,11 @@ class TwilioRoutes:
         inherit: Inherit,
         take: Callable[[Known], None],
         unready: Callable[[], str],
+        company: Company,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._company = company
         self._config = config
         self._public_url = public_url
         self._gate = gate
@@ -95,6 +98,8 @@ class TwilioRoutes:
             wall=wall,
             monotonic=monotonic,
         )
+        self.streams.admission.elsewhere = lambda call_sid: company.tell(BEGUN, call_sid)
+        company.answer({BEGUN: self._begun, STOPPED: self._stopped})
 
     def routes(self) -> list[web.RouteDef]:
         """What to add to the application."""
@@ -107,7 +112,7 @@ class TwilioRoutes:
 
     def console(self, live: LiveCalls, outbox: Ownership) -> Console:
         """What the operator does with calls by hand."""
-        return Console(
+        console = Console(
             self._calls,
             live,
             outbox,
@@ -116,7 +121,10 @@ class TwilioRoutes:
             reserve=self._reserve_by_hand,
             settings=self._settings,
             unready=lambda: self._unready() or SENTENCES.get(self.streams.full(), ""),
+            others=self._company,
         )
+        self._company.answer({STREAMED: console.has_stream, DETACH: console.detached_here})
+        return console
 
     async def voice(self, request: web.Request) -> web.Response:
         """Answer a new call: the stream and the call flow; without the stream when we cannot take the call."""
@@ -155,17 +163,27 @@ class TwilioRoutes:
             if event == "stream-error":
                 error = form.get("StreamError", "")[:200]
                 _logger.warning("stream_error", call_sid=call_sid[:64], error=error)
-            if call := self._calls.get(call_sid):
-                asyncio.get_running_loop().call_later(
-                    STATUS_GRACE_S, _stopped, call, form.get("StreamSid", ""), event.replace("-", "_")
-                )
+            stopped = call_sid, form.get("StreamSid", ""), event.replace("-", "_")
+            if self._calls.get(call_sid):
+                await self._stopped(stopped)
             elif not self._reason_against(form):
+                self._company.tell(STOPPED, stopped)
                 known = await self._elsewhere(call_sid)
                 if (
                     known is not None and known.silent_s >= SILENT_S and not known.heir
                 ):  # an heir takes it itself
                     self._take(known)
         return web.Response(status=204)
+
+    async def _stopped(self, stopped: Sequence[str]) -> None:
+        """A stream of ours is over, of which the socket may not say so."""
+        call_sid, stream_sid, reason = stopped
+        if call := self._calls.get(call_sid):
+            asyncio.get_running_loop().call_later(STATUS_GRACE_S, _cut, call, stream_sid, reason)
+
+    async def _begun(self, call_sid: str) -> None:
+        """Another worker has the stream of a call that may have its place here."""
+        self.streams.admission.release(call_sid)
 
     async def _is_lost(self, form: MultiDict[str], *, over: bool) -> bool:
         """Whether a call goes on that has no stream: that its stream is `over` Twilio says, or we must know."""
@@ -234,7 +252,7 @@ class TwilioRoutes:
         return self._config.for_number(our_number(from_, to, direction))
 
 
-def _stopped(call: Call, stream_sid: str, reason: str) -> None:
+def _cut(call: Call, stream_sid: str, reason: str) -> None:
     if call.memo.stream_sid == stream_sid:
         call.cut(reason)
 

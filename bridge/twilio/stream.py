@@ -181,6 +181,8 @@ class Streams:
             return Refused("unready", reason)
         if ended or self._calls.has_ended(start.call_sid):
             return Refused("ended", "the call has been transcribed to its end")
+        if self._calls.overtaken(start.call_sid, at):
+            return Refused("overtaken", "a newer stream of the call has come")
         about, tracks = self._about(start, ticket), start.tracks or ["inbound"]
         settings = self._settings(about.from_, about.to, about.direction)
         if ticket.by_hand:

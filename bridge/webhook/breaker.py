@@ -101,9 +101,18 @@ class Breaker:
         return self._open_until is not None
 
     @property
+    def is_calm(self) -> bool:
+        """The endpoint is up, and nothing waits that could not be sent to it before."""
+        return self._open_until is None and self._pace is None
+
+    @property
     def working(self) -> int:
         """Lanes in work."""
         return len(self._working)
+
+    def has(self, lane: str) -> bool:
+        """Whether this lane is in work."""
+        return lane in self._working
 
     def room(self, now: float) -> int:
         """How many more lanes may be taken up."""

@@ -8,15 +8,16 @@ import asyncio
 import contextlib
 import math
 import random
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from bridge import log, metrics
-from bridge.outbox.lease import LaneLease
-from bridge.outbox.outbox import Outbox, OutboxDown
+from bridge.outbox.lease import CallLease, LaneLease
+from bridge.outbox.outbox import Line, Outbox, OutboxDown, Outgoing, Stored, lane_name
 from bridge.webhook.breaker import UNPROVEN, Breaker
 from bridge.webhook.lane import LEASE_S, Lane, Means
 from bridge.webhook.sender import Secrets, Sender
@@ -68,12 +69,16 @@ class Delivery:
         self._per_endpoint = per_endpoint
         self._breakers: dict[str, Breaker] = {}
         self._lanes: set[asyncio.Task[None]] = set()
+        # Places that are kept for lanes whose lease is asked for with what is published.
+        self._kept = 0
         self._pump: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._measured = -math.inf
         self._down = False
         # Due lanes may wait for another one to end.
         self._crowded = False
+        # The pump has looked, and no lane waits for a place.
+        self._at_rest = False
 
     async def start(self) -> None:
         """Begin to deliver from an open outbox."""
@@ -104,6 +109,43 @@ class Delivery:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def publish(
+        self,
+        lease: CallLease,
+        events: Sequence[Outgoing],
+        watermarks: Mapping[str, int],
+        *,
+        lines: Sequence[Line] = (),
+        ended: bool = False,
+    ) -> None:
+        """As the outbox's `publish`; and where nothing else is to be sent before it, the event is sent at once.
+
+        Its lane is leased with the commit, so it waits for one answer of the outbox, not for three.
+        """
+        store = partial(self._outbox.publish, lease, events, watermarks, lines=lines, ended=ended)
+        now, at = self._means.monotonic(), self._means.clock()
+        lane = lane_name(events[0].endpoint, lease.call_sid) if len(events) == 1 else ""
+        breaker = self._keep_place(lane, events[0].endpoint, now) if lane else None
+        if breaker is None:
+            await store()
+            return
+        leases: list[LaneLease] = []
+        try:
+            leases = await store(deliverer=self._owner, lease_s=self._means.lease_s)
+        except asyncio.CancelledError:
+            # It may be leased all the same, and nobody works on it: the pump is to look when that ends.
+            asyncio.get_running_loop().call_later(self._means.lease_s, self._outbox.wake.set)
+            raise
+        finally:
+            self._kept -= 1
+            if not leases or self._means.closing.is_set():
+                self._leave(lane, breaker)
+        for given in leases:
+            if self._means.closing.is_set():
+                await self._outbox.release(given)
+            else:
+                self._begin(given, now, breaker, [_stored(given, events[0], at)])
 
     async def measure(self) -> None:
         """Bring the outbox's gauges up to date: call it before `/metrics` is rendered.
@@ -146,8 +188,9 @@ class Delivery:
 
     async def _look(self) -> float:
         """Start on what is due; the seconds to sleep unless woken."""
+        self._at_rest = False
         now = self._means.monotonic()
-        free = self._in_flight - len(self._lanes)
+        free = self._free()
         self._crowded = free <= 0
         if self._crowded:
             return self._outbox.poll_s  # a lane that ends wakes the pump
@@ -174,7 +217,10 @@ class Delivery:
             _log.info("outbox_up")
         self._down = False
         for lease in leases:
-            self._take_up(lease, now)
+            breaker = self._breaker(lease.endpoint)
+            breaker.take(lease.lane, now)
+            self._begin(lease, now, breaker)
+        self._at_rest = not leases and not self._crowded
         return 0.0 if leases else self._rest_s(due_s, moves)
 
     def _room(self, free: int, now: float) -> dict[str, int]:
@@ -197,18 +243,53 @@ class Delivery:
             rests.append(max(due_s, LEAST_S))
         return min([self._outbox.poll_s, *rests])
 
-    def _take_up(self, lease: LaneLease, now: float) -> None:
-        """Work on a lane that was leased at `now` or later."""
-        breaker = self._breakers.setdefault(lease.endpoint, Breaker(self._per_endpoint))
-        breaker.take(lease.lane, now)
+    def _free(self) -> int:
+        """How many more lanes may be taken up."""
+        return self._in_flight - len(self._lanes) - self._kept
+
+    def _breaker(self, endpoint: str) -> Breaker:
+        if endpoint not in self._breakers:
+            self._breakers[endpoint] = Breaker(self._per_endpoint)
+        return self._breakers[endpoint]
+
+    def _keep_place(self, lane: str, endpoint: str, now: float) -> Breaker | None:
+        """Keep a place for a lane that will be leased with what is published; None if others come before it."""
+        breaker = self._breaker(endpoint)
+        room = min(breaker.room(now), self._free() - breaker.working)
+        if not self._at_rest or self._means.closing.is_set() or not breaker.is_calm or breaker.has(lane):
+            return None
+        if room <= 0:
+            return None
+        breaker.take(lane, now)
+        self._kept += 1
+        return breaker
+
+    def _begin(self, lease: LaneLease, now: float, breaker: Breaker, events: Sequence[Stored] = ()) -> None:
+        """Work on a lane that has its place, and was leased at `now` or later."""
         metrics.LANES.labels("claimed").inc()
-        lane = Lane(lease, now + self._means.lease_s, breaker, self._means)
-        task = asyncio.create_task(lane.work())
+        lane = Lane(lease, now + self._means.lease_s, breaker, self._means, events)
+        task = _started(lane.work())
         self._lanes.add(task)
         task.add_done_callback(partial(self._put_down, lease.lane, breaker))
 
     def _put_down(self, lane: str, breaker: Breaker, task: asyncio.Task[None]) -> None:
         self._lanes.discard(task)
+        self._leave(lane, breaker)
+
+    def _leave(self, lane: str, breaker: Breaker) -> None:
+        """The lane's place is another one's."""
         breaker.put_down(lane)
         if self._crowded:
             self._outbox.wake.set()
+
+
+def _started(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task; where Python can, it is run at once until it waits, as a busy loop takes milliseconds to come round."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.create_task(work)
+
+
+def _stored(lane: LaneLease, event: Outgoing, at: float) -> Stored:
+    """The head of a lane, as the outbox has it."""
+    return Stored(lane.lane, lane.head, event.sequence, event.event_id, event.type, event.body, at)

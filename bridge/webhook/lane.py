@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,10 +48,21 @@ class Means:
 
 
 class Lane:
-    """A leased lane; `until` (of the monotonic clock) is when the lease ends."""
+    """A leased lane; `until` (of the monotonic clock) is when the lease ends.
 
-    def __init__(self, lease: LaneLease, until: float, breaker: Breaker, means: Means) -> None:
+    `events` are its first ones, where they are known; else the outbox is asked.
+    """
+
+    def __init__(
+        self,
+        lease: LaneLease,
+        until: float,
+        breaker: Breaker,
+        means: Means,
+        events: Sequence[Stored] = (),
+    ) -> None:
         self._lease = lease
+        self._events = events
         self._until = until
         self._breaker = breaker
         self._means = means
@@ -72,17 +83,19 @@ class Lane:
             metrics.LANES.labels("fenced").inc()
             _log.warning("lane_fenced", **self._names())
         except OutboxDown as error:
-            metrics.LANES.labels("left").inc()
+            self._leave()
             _log.error("lane_left", error=str(error), **self._names())
         except Exception:  # noqa: BLE001 - one broken lane must not end the deliveries of the others
-            metrics.LANES.labels("left").inc()
+            self._leave()
             _log.exception("lane_crashed", **self._names())
 
+    def _leave(self) -> None:
+        metrics.LANES.labels("left").inc()
+        self._outbox.wake.set()  # the pump is to learn when the lease ends
+
     async def _drain(self) -> None:
-        more = True
-        while more and not self._means.closing.is_set():
-            events = await self._outbox.peek(self._lease, PEEK)
-            more = len(events) == PEEK  # else what was published since makes the lane due again
+        events = self._events
+        while not self._means.closing.is_set() and (events := events or await self._peek()):
             for event in events:
                 if self._means.closing.is_set():
                     return await self._outbox.release(self._lease)
@@ -92,7 +105,11 @@ class Lane:
                     return await self._outbox.release(self._lease)
                 if not await self._deliver(event):
                     return None
+            events = ()
         return await self._outbox.release(self._lease)
+
+    async def _peek(self) -> Sequence[Stored]:
+        return await self._outbox.peek(self._lease, PEEK)
 
     async def _goes_unsent(self, event: Stored) -> bool:
         """Give the lane's head up without a POST, if it is past its time as those before it were."""
@@ -113,11 +130,11 @@ class Lane:
         if outcome.accepted:
             metrics.DELIVERIES.labels("accepted").inc()
             self._tell_success()
-            await self._ack(event)
+            more = await self._ack(event)
             if self._first_failure is not None:
                 _log.info("lane_recovered", sequence=event.sequence, **self._names())
             self._failures, self._first_failure = 0, None
-            return True
+            return more
         if outcome.status == 410:
             metrics.DELIVERIES.labels("gone").inc()
             await self._outbox.pause(lease.endpoint, outcome.error)
@@ -146,13 +163,16 @@ class Lane:
         if self._breaker.is_open and not was_open:
             _log.warning("endpoint_breaker_open", error=outcome.error, **self._endpoint())
 
-    async def _ack(self, event: Stored) -> None:
-        """Note that the event was accepted: as long as nobody else may have the lane, nothing is more important."""
+    async def _ack(self, event: Stored) -> bool:
+        """Note that the event was accepted: as long as nobody else may have the lane, nothing is more important.
+
+        Returns whether more is pending, and so the lane still ours.
+        """
         unsure = False
         while True:
             asked = self._means.monotonic()
             try:
-                await self._outbox.ack(self._lease, event.position)
+                more = await self._outbox.ack(self._lease, event.position)
             except OutboxDown:
                 if asked + AGAIN_S >= self._until:
                     raise
@@ -162,11 +182,10 @@ class Lane:
                 # An ack whose answer was lost may have counted: then the lane is ours, and past the event.
                 if not unsure:
                     raise
-                await self._outbox.peek(self._lease, 1)
-                return
+                return bool(await self._outbox.peek(self._lease, 1))
             else:
                 self._until = asked + self._means.lease_s
-                return
+                return more
 
     async def _fail(self, event: Stored, outcome: Outcome) -> bool:
         down = self._breaker.is_open

@@ -76,6 +76,7 @@ class Sender:
     ) -> None:
         self._secrets = secrets
         self._targets = targets
+        self._check_url = lru_cache(maxsize=256)(targets.check_url)
         self._clock = clock
         self._timeout = aiohttp.ClientTimeout(total=total_s, connect=CONNECT_S)
         self._lookup = lookup
@@ -124,7 +125,7 @@ class Sender:
         `replay` marks it as sent again on an operator's request.
         """
         try:
-            target = self._targets.check_url(endpoint)
+            target = self._check_url(endpoint)
             headers = self._sign(endpoint, event_id, body) | (REPLAYED if replay else {})
             return await self._post(target, headers, body)
         except ConfigError as error:
@@ -136,10 +137,10 @@ class Sender:
 
     def _sign(self, endpoint: str, event_id: str, body: bytes) -> dict[str, str]:
         now = int(self._clock())
-        at = datetime.fromtimestamp(now, UTC)
         secrets = self._secrets(endpoint)
         if not secrets:
             raise ConfigError("There is no webhook secret to sign with: set [webhook] secret.")
+        at = datetime.fromtimestamp(now, UTC)
         text = body.decode()
         return {
             "webhook-id": event_id,
@@ -163,6 +164,8 @@ class Sender:
 
 async def _discard(answer: aiohttp.ClientResponse) -> None:
     # The status decides. A body that is long, slow or broken costs its connection, nothing else.
+    if answer.content.is_eof():
+        return  # it came with the status, all of it
     left = ANSWER_BYTES
     try:
         async with asyncio.timeout(ANSWER_S):

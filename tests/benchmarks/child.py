@@ -5,19 +5,19 @@ import contextlib
 import json
 import os
 import sys
-import time
-from asyncio.subprocess import PIPE, Process
+from asyncio import subprocess
+from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Final, Self
 
 from bridge.errors import BridgeError
+from bridge.local.load.process import Process
 
 START_S: Final = 30.0
 STOP_S: Final = 10.0
 LINE_LIMIT: Final = 1 << 28
-"""Bytes of one answer: a number of 20 bytes for each frame of a thousand calls, and room."""
+"""Bytes of one answer: 11 for each frame of a thousand calls of ten minutes, and room."""
 
 _SETTINGS: Final = ("BRIDGE_", "TWILIO_", "BASETEN_")  # what would change the bridge's configuration
 
@@ -29,11 +29,11 @@ class Child:
         self, *arguments: str, cpus: Collection[int], environment: Mapping[str, str] | None = None
     ) -> None:
         self.port = 0
-        """Where it listens, as its log says."""
+        """Where it listens, as its log says; 0: it takes orders, and no connections."""
         self._arguments = arguments
         self._cpus = cpus
         self._environment = dict(environment or {})
-        self._process: Process
+        self._process: subprocess.Process
         self._last: deque[str] = deque(maxlen=20)
         self._listening = asyncio.Event()
         self._reading: asyncio.Task[None]
@@ -55,7 +55,7 @@ class Child:
         try:
             either = {listening, self._reading}
             await asyncio.wait(either, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-            self._require_port()
+            self._require_listening()
         except BaseException:
             await self.stop()
             raise
@@ -68,30 +68,25 @@ class Child:
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of processor time that it has used, all threads, user and system.
-
-        `utime + stime` of /proc/PID/stat, but in nanoseconds: this is what clock_getcpuclockid(3) makes of a pid.
-        """
-        return time.clock_gettime((~self._process.pid << 3) | 2)
+        """Seconds of processor time that it has used, all threads, user and system."""
+        return Process(self._process.pid).cpu_s
 
     @property
     def memory_kb(self) -> tuple[int, int]:
         """Resident kB: all of it, and what is not backed by files (the journals are)."""
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        fields = {line.partition(":")[0]: line.split()[1] for line in lines if line.endswith(" kB")}
-        return int(fields["VmRSS"]), int(fields["RssAnon"])
+        return Process(self._process.pid).memory_kb
 
     @property
     def last_line(self) -> str:
         """What its log said last."""
         return self._last[-1] if self._last else "nothing"
 
-    async def ask(self) -> bytes:
-        """Write a line to its stdin, and take the one that it answers on stdout. Raises `BridgeError`."""
+    async def ask(self, question: str = "") -> bytes:
+        """Write this line to its stdin, and take the one that it answers on stdout. Raises `BridgeError`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(ConnectionError, TimeoutError):
-            self._process.stdin.write(b"\n")
+            self._process.stdin.write(question.encode() + b"\n")
             async with asyncio.timeout(STOP_S):
                 if line := await self._process.stdout.readline():
                     return line
@@ -112,14 +107,14 @@ class Child:
             await process.wait()
             await self._reading
 
-    def _require_port(self) -> None:
-        if not self.port:
+    def _require_listening(self) -> None:
+        if not self._listening.is_set():
             raise BridgeError(f"{self._arguments[0]} did not begin to listen: {' '.join(self._last)}")
 
     async def _read(self) -> None:
         assert self._process.stderr is not None
         while line := await self._process.stderr.readline():
             self._last.append(line.decode(errors="replace").strip())
-            if not self.port and b'"listening"' in line:
+            if not self._listening.is_set() and b'"listening"' in line:
                 self.port = json.loads(line)["port"]
                 self._listening.set()

@@ -12,7 +12,8 @@ from typing import Any
 from aiohttp import web
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.benchmarks import program, tag
+from bridge.local.load import tag
+from tests.benchmarks import program
 
 FRAME = 256
 """Samples at 8 kHz of one Whisper frame."""

@@ -2,19 +2,54 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.local.load import delay
 from bridge.local.twilio import Lateness
-from tests.benchmarks import tag
 
-FRAME: Final = 256
-"""Samples at 8 kHz of one Whisper frame."""
+MINUTE_S: Final = 60.0
 
-Spread = dict[str, float]
-"""p50, p99 and max, in ms."""
+LEAST: Final = 1000
+"""What has less than one frame in so many is no minute, but the end of one that was told late."""
+
+Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Of the frames and messages of all calls whose time was in a level. All times are in seconds."""
+
+    service: Times
+    """From the message that completes a frame until the frame is at Whisper."""
+    completed: Times
+    """When each of those frames was complete, since the level began."""
+    raw: Times
+    """From each message until the frame with its last sample is at Whisper."""
+
+    @classmethod
+    def of(
+        cls, lines: Sequence[tuple[Times, Sequence[float]]], since: float, until: float, now: float
+    ) -> Self:
+        """From when each line's messages were sent, and when its frames came."""
+        service, completed, raw = [np.array([])], [np.array([])], [np.array([])]
+        for sent, came in lines:
+            at, late = delay.service(sent, came, now)
+            steady = (at >= since) & (at < until)
+            completed.append(at[steady] - since)
+            service.append(late[steady])
+            at, late = delay.raw(sent, came, now)
+            raw.append(late[(at >= since) & (at < until)])
+        return cls(np.concatenate(service), np.concatenate(completed), np.concatenate(raw))
+
+    def p99_by_minute(self) -> list[float]:
+        """The service delay's p99 in ms, for each minute of the level, a begun one at its end included: whether it grows."""
+        minutes = (self.completed // MINUTE_S).astype(int)
+        each = (self.service[minutes == minute] for minute in np.unique(minutes))
+        spreads = (delay.spread(one) for one in each if len(one) * LEAST > len(self.service))
+        return [spread["p99"] for spread in spreads if spread]
 
 
 @dataclass(slots=True)
@@ -35,13 +70,19 @@ class Level:
     """The part of it that is not the journals' pages."""
     load_average: float
     """Of the machine, over the minute before."""
-    delays: NDArray[np.float64]
+    delays: Delays
     lateness: Lateness
     """Of the load."""
 
+    @property
+    def busy(self) -> float:
+        """The share of one processor that the system used."""
+        return self.cpu_s / (self.until - self.since)
+
     def p99_ms(self) -> float:
         """Of the service delay; without any frame it is endless."""
-        return _spread(self.delays)["p99"] if len(self.delays) else float("inf")
+        spread = delay.spread(self.delays.service)
+        return spread["p99"] if spread else float("inf")
 
     def figures(self, finals: Mapping[str, float], posted: Mapping[str, float]) -> dict[str, Any]:
         """The results; `finals` and `posted` tell when each final was said by Whisper and came to the webhook."""
@@ -51,13 +92,15 @@ class Level:
         return {
             "calls": self.calls,
             "seconds": round(seconds, 3),
-            "chunks": len(self.delays),
-            "delay_ms": _spread(self.delays) if len(self.delays) else None,
-            "cpu_ms_per_call_minute": round(self.cpu_s * 1000 * 60 / seconds / self.calls, 2),
-            "cpu_percent": round(100 * self.cpu_s / seconds, 1),
+            "chunks": len(self.delays.service),
+            "delay_ms": delay.spread(self.delays.service),
+            "raw_delay_ms": delay.spread(self.delays.raw),
+            "delay_p99_ms_by_minute": self.delays.p99_by_minute(),
+            "cpu_ms_per_call_minute": round(self.cpu_s * 1000 * MINUTE_S / seconds / self.calls, 2),
+            "cpu_percent": round(100 * self.busy, 1),
             "rss_kb_per_call": round(self.rss_kb / self.calls, 1),
             "anonymous_kb_per_call": round(self.anonymous_kb / self.calls, 1),
-            "final_to_post_ms": _spread(ways) if len(ways) else None,
+            "final_to_post_ms": delay.spread(ways),
             "finals": len(said),
             "load_late_ms": self.lateness.as_json(),
             "void": self.lateness.void,
@@ -65,34 +108,3 @@ class Level:
             "sink_cpu_percent": round(100 * self.sink_cpu_s / seconds, 1),
             "load_average": round(self.load_average, 2),
         }
-
-
-def whole(sent: NDArray[np.float64]) -> NDArray[np.float64]:
-    """When each frame of a track was complete, from when each of its media messages was sent.
-
-    Frame k is complete with message ceil((k + 1) * 256 / 160), counted from 1.
-    """
-    frames = len(sent) * tag.MESSAGE // FRAME
-    complete: NDArray[np.float64] = sent[-(np.arange(1, frames + 1) * -FRAME // tag.MESSAGE) - 1]
-    return complete
-
-
-def delays(
-    sent: NDArray[np.float64], came: Sequence[float], since: float, until: float, now: float
-) -> NDArray[np.float64]:
-    """From the message that completes a frame until the frame is at Whisper, for those that were complete in this time.
-
-    What has not come counts as if it came now.
-    """
-    completed = whole(sent)
-    arrived = np.full(len(completed), now)
-    known = min(len(came), len(completed))
-    arrived[:known] = came[:known]
-    steady = (completed >= since) & (completed < until)
-    found: NDArray[np.float64] = np.maximum(arrived - completed, 0.0)[steady]
-    return found
-
-
-def _spread(seconds: NDArray[np.float64]) -> Spread:
-    values = np.quantile(seconds, (0.5, 0.99, 1.0), method="inverted_cdf") * 1000
-    return {name: round(float(value), 3) for name, value in zip(("p50", "p99", "max"), values, strict=True)}

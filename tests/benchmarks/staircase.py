@@ -6,24 +6,22 @@ import gc
 import json
 import os
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import MutableSequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.local.load import delay, tag
 from bridge.local.receiver import Received
 from bridge.local.twilio import CallReport, Lateness, Script, SimulatedCall
-from tests.benchmarks import level, tag
+from tests.benchmarks import sink as pipe
 from tests.benchmarks.child import Child
-from tests.benchmarks.level import Level
+from tests.benchmarks.level import Delays, Level, Times
+from tests.benchmarks.steps import Steps
 from tests.benchmarks.system import System
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tests.benchmarks.sink import Noted
 
 APART_S: Final = 0.020
 """Between the beginnings of two calls: a rush of calls is another measurement."""
@@ -49,8 +47,8 @@ WALL: Final = time.time() - time.monotonic()
 SLOW: Final = 0.999
 """The calls' speed: 20.02 ms from message to message, so that within 4 s each meets every phase of a 4 ms tick."""
 
-_LONGEST: Final = b"\xff" * (8000 * 900)
-"""What is on the other track, and so how long a call may last."""
+SPARE_S: Final = 120.0
+"""How much longer a call may last than the levels do."""
 
 _TAGGED: Final = 10
 """Messages at the beginning of a call that say its number."""
@@ -63,20 +61,26 @@ class Line:
     number: int
     call: SimulatedCall
     task: asyncio.Task[CallReport]
-    came: list[float] = field(default_factory=list)
+    came: MutableSequence[float] = field(default_factory=lambda: array("d"))
 
 
 class Posted(dict[str, float]):
     """The text of each final that came to the webhook -> when, in seconds of the monotonic clock."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgets: list[Received] = []
+        """Where a receiver keeps everything, which would be much."""
+
     def receive(self, received: Received) -> None:
         """A webhook came."""
+        self.forgets.clear()
         if received.type == "transcript.final":
             self.setdefault(str(received.data["text"]), received.received_at - WALL)
 
 
 class Staircase:
-    """Climbs once: `await Staircase(system, sink, posted).climb(levels, seconds, limit_ms)`."""
+    """Climbs once: `await Staircase(system, sink, posted).climb(steps, seconds, limit_ms)`."""
 
     def __init__(self, system: System, sink: Child, posted: Posted) -> None:
         self._system = system
@@ -86,27 +90,35 @@ class Staircase:
         self._posted = posted
         self._posts = system.name != "floor"
         self._open = 0
+        self._other = b""
+        """What is on the track that nobody listens to, and so how long a call may last."""
 
-    async def climb(self, levels: Sequence[int], seconds: float, limit_ms: float | None) -> dict[str, Any]:
-        """Measure each level for so long, up to the first that is void or has a p99 beyond the limit.
+    async def climb(self, steps: Steps, seconds: float, limit_ms: float | None) -> dict[str, Any]:
+        """Measure each level for so long, up to the first that is void twice or has a p99 beyond the limit.
 
         Without a limit it goes on to the top. Raises `BridgeError`.
         """
         before = self._system.child.memory_kb
+        self._other = bytes(b"\xff" * int(8000 * (2 * len(steps.levels) * (seconds + 1) + SPARE_S)))
         climbed: list[Level] = []
         stopped = "top"
+        calls = steps.after(0, 0.0)
         try:
-            for calls in levels:
+            while calls is not None:
                 if not await self._add(calls):
                     stopped = "refused"
                     break
-                climbed.append(await self._measure(seconds, before))
-                if limit_ms is not None and climbed[-1].lateness.void:
+                measured = await self._measure(seconds, before)
+                if measured.lateness.void:
+                    measured = await self._measure(seconds, before)
+                climbed.append(measured)
+                if limit_ms is not None and measured.lateness.void:
                     stopped = "load"
                     break
-                if limit_ms is not None and climbed[-1].p99_ms() > limit_ms:
+                if limit_ms is not None and measured.p99_ms() > limit_ms:
                     stopped = "delay"
                     break
+                calls = steps.after(calls, measured.busy)
         finally:
             reports = await self._hang_up()
         await self._drain()
@@ -128,7 +140,7 @@ class Staircase:
             call = SimulatedCall(
                 setting.account,
                 self._system.voice_url,
-                {"inbound": tag.spoken(number) * _TAGGED, "outbound": _LONGEST},
+                {"inbound": tag.spoken(number) * _TAGGED, "outbound": self._other},
                 Script(speed=SLOW),
                 public_url=self._system.public_url,
             )
@@ -156,11 +168,8 @@ class Staircase:
         rss, anonymous = child.memory_kb
         await asyncio.sleep(TRAIL_S)
         await self._ask()
-        delays = [
-            level.delays(self._sent(line), line.came, since, until, time.monotonic())
-            for line in self._lines.values()
-        ]
-        late = [late for line in self._lines.values() for late in self._late(line, seconds)]
+        lines = [(self._sent(line), line.came) for line in self._lines.values()]
+        late = np.concatenate([self._late(line, seconds) for line in self._lines.values()])
         return Level(
             calls=len(self._lines),
             since=since,
@@ -171,31 +180,31 @@ class Staircase:
             rss_kb=rss - before[0],
             anonymous_kb=anonymous - before[1],
             load_average=load_average,
-            delays=np.concatenate(delays),
+            delays=Delays.of(lines, since, until, time.monotonic()),
             lateness=Lateness.of(late),
         )
 
-    def _cpu_s(self) -> "NDArray[np.float64]":
+    def _cpu_s(self) -> Times:
         """What the system, the load and the Whisper server have used."""
         return np.array([self._system.child.cpu_s, time.process_time(), self._sink.cpu_s])
 
-    def _sent(self, line: Line) -> "NDArray[np.float64]":
+    def _sent(self, line: Line) -> Times:
         return np.array(line.call.report.sent) - WALL
 
     @staticmethod
-    def _late(line: Line, seconds: float) -> Sequence[float]:
+    def _late(line: Line, seconds: float) -> Times:
         """How late each 20 ms were in the seconds before now."""
         streams = line.call.report.streams
-        return streams[-1].late_s[-int(seconds * 50 * SLOW) :] if streams else []
+        return np.array(streams[-1].late_s[-int(seconds * 50 * SLOW) :] if streams else [])
 
     async def _ask(self) -> None:
         """Learn what the Whisper server has seen since it was asked last. Raises `BridgeError`."""
-        noted: Noted = json.loads(await self._sink.ask())
-        self._open = noted["open"]
-        self._finals |= noted["finals"]
-        for number, came in noted["came"].items():
-            if line := self._lines.get(int(number)):
-                line.came += came
+        noted = pipe.noted(json.loads(await self._sink.ask()))
+        self._open = noted.open
+        self._finals |= noted.finals
+        for number, came in noted.came.items():
+            if line := self._lines.get(number):
+                line.came.extend(came)
 
     async def _hang_up(self) -> list[CallReport]:
         for line in self._lines.values():
@@ -225,5 +234,5 @@ class Staircase:
 
     def _lost(self, line: Line) -> int:
         """Frames too few, or too many."""
-        frames = len(level.whole(self._sent(line)))
+        frames = len(delay.whole(self._sent(line)))
         return max(frames - len(line.came), len(line.came) - frames - TAIL_FRAMES, 0)

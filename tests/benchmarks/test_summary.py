@@ -9,6 +9,7 @@ def level(
     return {
         "calls": calls,
         "delay_ms": None if p99 is None else {"p50": p99 / 2, "p99": p99, "max": p99},
+        "raw_delay_ms": None if p99 is None else {"p50": 20, "p99": 40 + p99, "max": 40 + p99},
         "cpu_ms_per_call_minute": cpu,
         "rss_kb_per_call": 50 + calls,
         "anonymous_kb_per_call": 40,
@@ -30,12 +31,29 @@ BRIDGE = {
 }
 
 
-def test_ratios_are_to_the_floor_at_the_same_level() -> None:
-    told = summary.of([FLOOR, BRIDGE], [100, 300])
+TUTORIAL = {"system": "tutorial", "stopped_by": "delay", "levels": [level(100, 16, 150), level(200, 90, 150)]}
 
-    assert told["floor"]["cpu_ratio"] == {"100": 1, "300": None}
-    assert told["bridge"]["cpu_ratio"] == {"100": 0.75, "300": None}
-    assert summary.of([BRIDGE], [100])["bridge"]["cpu_ratio"] == {"100": None}
+
+def test_ratios_are_to_the_others_at_the_same_level() -> None:
+    told = summary.of([FLOOR, TUTORIAL, BRIDGE], [100, 300])
+
+    assert told["floor"]["cpu_ratio"]["floor"] == {"100": 1, "300": None}
+    assert told["bridge"]["cpu_ms_per_call_minute"] == {
+        "100": 75,
+        "300": None,
+    }  # the void level does not count
+    assert told["bridge"]["cpu_ratio"] == {
+        "floor": {"100": 0.75, "300": None},
+        "tutorial": {"100": 0.5, "300": None},
+    }
+    assert told["bridge"]["calls_ratio"]["tutorial"] == {"20": 1, "50": 2}
+
+
+def test_without_anything_to_compare_with_there_are_no_ratios() -> None:
+    told = summary.of([BRIDGE], [100])["bridge"]
+
+    assert told["cpu_ratio"] == {"floor": {"100": None}, "tutorial": {"100": None}}
+    assert told["calls_ratio"]["floor"] == {"20": None, "50": None}
 
 
 def test_the_most_calls_are_those_up_to_which_every_level_keeps_the_limit() -> None:
@@ -49,7 +67,11 @@ def test_the_most_calls_are_those_up_to_which_every_level_keeps_the_limit() -> N
 def test_delays_are_told_light_and_at_70_percent_and_finals_while_it_is_busy() -> None:
     told = summary.of([BRIDGE], [100])["bridge"]
 
-    assert told["light"] == {"calls": 10, "delay_ms": {"p50": 2.5, "p99": 5, "max": 5}}
+    assert told["light"] == {
+        "calls": 10,
+        "delay_ms": {"p50": 2.5, "p99": 5, "max": 5},
+        "raw_delay_ms": {"p50": 20, "p99": 45, "max": 45},
+    }
     assert told["at_70_percent"]["calls"] == 100
     assert told["final_to_post"]["calls"] == 200  # the void level does not count
     assert told["rss_kb_per_call"] == 250

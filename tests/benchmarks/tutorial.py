@@ -32,6 +32,16 @@ START: Final = {
 SESSION: Final = web.AppKey("SESSION", aiohttp.ClientSession)
 
 
+def upsampled(ulaw: bytes, last: np.int16) -> tuple[bytes, np.int16]:
+    """16 kHz of mu-law, halfway between its samples and `last` before them; and its last one."""
+    samples = mulaw.DECODE[np.frombuffer(ulaw, np.uint8)]
+    joined = np.concatenate(([last], samples)).astype(np.float32)
+    doubled = np.empty(2 * len(samples), np.float32)
+    doubled[0::2] = (joined[:-1] + joined[1:]) / 2
+    doubled[1::2] = joined[1:]
+    return doubled.astype("<i2").tobytes(), samples[-1]
+
+
 class Transcriber:
     """One track of a call."""
 
@@ -55,21 +65,13 @@ class Transcriber:
             receiver = asyncio.create_task(self._receive(whisper))
             buffer = bytearray()
             while (ulaw := await self._queue.get()) is not None:
-                buffer += self._upsample(ulaw)
+                samples, self._last = upsampled(ulaw, self._last)
+                buffer += samples
                 while len(buffer) >= CHUNK:
                     await whisper.send(bytes(buffer[:CHUNK]))
                     del buffer[:CHUNK]
             await whisper.send(json.dumps({"type": "end_audio"}))
             await receiver
-
-    def _upsample(self, ulaw: bytes) -> bytes:
-        samples = mulaw.DECODE[np.frombuffer(ulaw, np.uint8)]
-        joined = np.concatenate(([self._last], samples)).astype(np.float32)
-        self._last = samples[-1]
-        doubled = np.empty(2 * len(samples), np.float32)
-        doubled[0::2] = (joined[:-1] + joined[1:]) / 2
-        doubled[1::2] = joined[1:]
-        return doubled.astype("<i2").tobytes()
 
     async def _receive(self, whisper: websockets.ClientConnection) -> None:
         async for text in whisper:

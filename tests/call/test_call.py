@@ -188,9 +188,9 @@ async def test_the_transcript_has_finals_that_wait_for_the_outbox(
         outbox = setup.bridge._services.outbox
         publish, up = outbox.publish, asyncio.Event()
 
-        async def held(*arguments: Any, **options: Any) -> None:
+        async def held(*arguments: Any, **options: Any) -> Any:
             await up.wait()
-            await publish(*arguments, **options)
+            return await publish(*arguments, **options)
 
         monkeypatch.setattr(outbox, "publish", held)
         report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()

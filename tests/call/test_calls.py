@@ -141,9 +141,9 @@ async def test_drain_waits_until_the_end_of_every_call_is_stored(
         outbox = setup.bridge._services.outbox
         publish = outbox.publish
 
-        async def slow(*arguments: Any, ended: bool = False, **options: Any) -> None:
+        async def slow(*arguments: Any, ended: bool = False, **options: Any) -> Any:
             await asyncio.sleep(0.5 if ended else 0)
-            await publish(*arguments, ended=ended, **options)
+            return await publish(*arguments, ended=ended, **options)
 
         monkeypatch.setattr(outbox, "publish", slow)
         report = await setup.call({"inbound": speech(range(4))}, Script(speed=4)).run()

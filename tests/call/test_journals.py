@@ -306,3 +306,12 @@ def test_a_track_is_cut_where_another_process_goes_on(tmp_path: Path) -> None:
         assert folder.begin("inbound") == 4000
         folder.cut("inbound", 4100)
         assert folder.journal("inbound").end == 100
+
+
+def test_whose_audio_is_on_this_machine_is_known_whoever_has_it(tmp_path: Path) -> None:
+    with Journals(tmp_path, N1) as first, Journals(tmp_path, N2) as second:
+        folder = first.folder(CALL)
+        assert second.hold({CALL: folder.id}) == []
+        folder.write(b"memo")
+        assert second.hold({CALL: folder.id}) == first.hold({CALL: folder.id}) == [CALL]
+        assert second.hold({CALL: "another"}) == []

@@ -73,7 +73,13 @@ class Outbox:
 @asynccontextmanager
 async def minutes(outbox: Outbox, taken: Taken | None = None) -> AsyncIterator[Minutes]:
     partials = SimpleNamespace(drop=lambda *_: None, offer=lambda *_: None)
-    services: Any = SimpleNamespace(node="n1", outbox=outbox, partials=partials, wall=lambda: 1_795_000_000.5)
+    services: Any = SimpleNamespace(
+        node="n1",
+        outbox=outbox,
+        delivery=outbox,  # what it is told to store
+        partials=partials,
+        wall=lambda: 1_795_000_000.5,
+    )
     made = Minutes(SETTINGS, services, lambda: MEMO, "j1", taken)
     task = asyncio.create_task(made.run())
     try:

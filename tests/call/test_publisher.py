@@ -95,6 +95,7 @@ async def taken(outbox: Outbox, *, only_from: str | None = None) -> Taken:
 async def publisher(outbox: Outbox, *subscribed: str) -> AsyncIterator[tuple[Publisher, asyncio.Task[None]]]:
     made = Publisher(
         outbox,  # type: ignore[arg-type]  # the part that is used
+        outbox.publish,
         call_sid="CA1",
         take_over=lambda: taken(outbox),
         endpoint="https://agent.example.com/",

@@ -177,3 +177,49 @@ async def test_a_call_that_is_just_let_go_and_taken_back_does_not_hold_up_the_en
         assert bridge.calls.get(call_sid) is not kept
         await bridge.relay.reaper.close()
         await asyncio.wait_for(kept.done.wait(), 1)
+
+
+async def test_a_call_whose_audio_is_on_this_machine_is_left_to_who_finds_it_but_not_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SPREAD_S", 0.0)
+    monkeypatch.setattr(module, "AUDIO_S", 0.3)
+    world.twilio.refuse = 503
+    call_sid, folder_id = "CA" + "7" * 32, "a" * 16
+    async with world.bridge() as bridge:
+        outbox, reaper = bridge._services.outbox, bridge.relay.reaper
+        (bridge._services.journals.root / ("b" * 32) / f"{call_sid}.{folder_id}").mkdir(parents=True)
+        await outbox.own_call(call_sid, folder_id, b"{}", node="dead")
+        bridge.relay.recovery.taking = False  # nobody looks for it
+        assert await reaper.look(0.0)
+        assert reaper._working == {}
+        known = await outbox.known(call_sid)
+        assert known is not None
+        assert known.owner == folder_id
+        async with asyncio.timeout(10):
+            while await outbox.orphans(0.0, 1):
+                await reaper.look(0.0)
+                await asyncio.sleep(0.05)
+
+
+async def test_who_hears_that_somebody_waits_for_its_call_beats_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 60.0)
+    async with world.bridge() as bridge, world.talking(bridge) as call:
+        call_sid, reaper = call.report.call_sid, bridge.relay.reaper
+        beating = asyncio.create_task(reaper.run())
+        async with asyncio.timeout(5):
+            while call_sid not in reaper.heirs:
+                await asyncio.sleep(0.01)
+        assert await bridge._services.outbox.inherit(call_sid, "heir", b"", node="b", silent_s=10) is None
+        reaper.hasten("CA" + "0" * 32)  # not one of ours
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert reaper.heirs[call_sid] == ""
+        reaper.hasten(call_sid)
+        async with asyncio.timeout(5):
+            while reaper.heirs[call_sid] != "heir":
+                await asyncio.sleep(0.01)
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)

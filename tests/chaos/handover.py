@@ -155,7 +155,7 @@ async def _end(
     assert not verdict.problems, f"{figures.how}: {verdict.problems[0]}"
     figures.calls = len(before)
     for side in cluster.sides:
-        cuts = _cuts(side.call, cluster.mode)
+        cuts = cuts_of(side.call, cluster.mode)
         gaps = figures.told.add(side, cluster.receiver.received, said_ms(side.call), cuts)
         if side.call in before and gaps:
             assert len(gaps) == 1, f"{figures.how}: gaps {gaps}"
@@ -164,7 +164,7 @@ async def _end(
     figures.told.require()
 
 
-def _cuts(call: SimulatedCall, mode: str) -> list[int]:
+def cuts_of(call: SimulatedCall, mode: str) -> list[int]:
     """Where a stream began when the one before it had ended already, in ms on the call's clock."""
     begins = [stream.first_frame * FRAME_MS for stream in call.report.streams]
     return [at for number, at in enumerate(begins[1:]) if went_ms(call, number, mode) <= at]

@@ -1,4 +1,4 @@
-"""Both outboxes do what one model does, over random histories of two workers that crash, are late and fence each other."""
+"""Both outboxes, and one that is asked through a host, do what one model does, over random histories of two workers that crash, are late and fence each other."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.chaos.engines import opened_server
 from tests.outbox.machine import check
 from tests.outbox.postgresql.test_machine import postgres
-from tests.outbox.test_machine import sqlite
+from tests.outbox.test_machine import remote, sqlite
 
 
 async def run(_directory: Path, *, examples: int = 300, shared: int = 60, steps: int = 50) -> str:
@@ -14,6 +14,8 @@ async def run(_directory: Path, *, examples: int = 300, shared: int = 60, steps:
 
     def on_sqlite() -> None:
         with sqlite() as engine:
+            check(engine, examples=examples, steps=steps)
+        with remote() as engine:
             check(engine, examples=examples, steps=steps)
 
     await asyncio.to_thread(on_sqlite)
@@ -24,4 +26,4 @@ async def run(_directory: Path, *, examples: int = 300, shared: int = 60, steps:
                 check(engine, examples=shared, steps=steps)
 
         await asyncio.to_thread(on_postgresql)
-    return f"{examples} histories of {steps} steps on SQLite, {shared} on PostgreSQL"
+    return f"{examples} histories of {steps} steps on SQLite, as many through a host of it, {shared} on PostgreSQL"

@@ -24,6 +24,7 @@ SCENARIOS: Final = (
     "bridge_kills",
     "node_loss",
     "handover",
+    "worker_loss",
     "attach",
     "tokens",
     "whisper_faults",

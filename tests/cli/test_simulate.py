@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from bridge.cli import simulate
 from bridge.errors import BridgeError, ConfigError, UsageError
+from tests.chaos.port import free_port
 from tests.doubles.strict_bridge import PUBLIC, TOKEN, StrictBridge
 
 
@@ -79,6 +81,46 @@ async def test_the_report_for_programs(bridge: StrictBridge, audio: Path, config
     ]
     _, form = bridge.forms[0]
     assert (form["From"], form["To"]) == ("anonymous", "+15550001")
+
+
+async def test_what_a_process_uses_is_told(bridge: StrictBridge, audio: Path, config: Path) -> None:
+    arguments = (bridge.voice_url, audio, "--config", config, "--speed", 20, "--pid", os.getpid())
+
+    told = await command(*arguments, "--report", "json")
+
+    figures = json.loads(told.stdout)
+    assert figures["bridge"]["processes"] == 1
+    assert figures["bridge"]["cpu_ms_per_call_minute"] > 0
+    assert "ms of processor for a minute of a call" in (await command(*arguments)).output
+
+
+async def test_a_process_that_is_not_there_is_wrong_usage(
+    bridge: StrictBridge, audio: Path, config: Path
+) -> None:
+    told = await command(bridge.voice_url, audio, "--config", config, "--pid", 4194305)
+
+    assert isinstance(told.exception, UsageError)
+    assert str(told.exception).startswith("nothing can be told of process 4194305")
+    assert bridge.forms == []
+
+
+async def test_both_ends_must_be_here_to_be_looked_at(audio: Path, config: Path) -> None:
+    told = await command("http://127.0.0.1:9/", audio, "--config", config, "--local")
+
+    assert isinstance(told.exception, UsageError)
+    assert str(told.exception).startswith("--local needs a configuration whose ends are on this machine")
+
+
+async def test_a_call_that_nobody_took_is_not_waited_for(audio: Path, tmp_path: Path) -> None:
+    (tmp_path / "bridge.toml").write_text(
+        f'[server]\npublic_url = "{PUBLIC}"\n[twilio]\naccount_sid = "AC{"2" * 32}"\nauth_token = "{TOKEN}"\n'
+        f'[whisper]\nurl = "ws://127.0.0.1:{free_port()}/"\n'
+        f'[webhook]\nurl = "http://127.0.0.1:{free_port()}/"\nallow_private_networks = ["127.0.0.0/8"]\n'
+    )
+
+    told = await command("http://127.0.0.1:9/", audio, "--config", tmp_path / "bridge.toml", "--local")
+
+    assert "11200: no answer from http://127.0.0.1:9/" in str(told.exception)
 
 
 async def test_a_refused_call_is_one_sentence_and_exit_1(

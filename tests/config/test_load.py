@@ -169,7 +169,16 @@ def test_a_variable_may_stand_for_a_number(path: Path, monkeypatch: pytest.Monke
         ("[server]\nport = -1\n", "line 2: server.port must be at least 0"),
         ("[server]\nport = 65536\n", "line 2: server.port must be at most 65535"),
         ("[server]\nhost = 1\n", "line 2: server.host must be a text in quotes"),
-        ("[server]\nworkers = 2\n", "line 2: server.workers must be 1: this version runs one process"),
+        ("[server]\nworkers = -1\n", "line 2: server.workers must be at least 0"),
+        ("[server]\nworkers = 65\n", "line 2: server.workers must be at most 64"),
+        (
+            "[server]\nworkers = 4\nmax_calls = 3\n",
+            "line 3: server.max_calls must be 0, or at least 1 for each of server.workers",
+        ),
+        (
+            "[server]\nworkers = 4\n[whisper]\nmax_connections = 7\n",
+            "line 4: whisper.max_connections must be 0, or at least 2 for each of server.workers: a call has two tracks",
+        ),
         ("server = 1\n", "line 1: server must be a table"),
         ("[twilio]\nverify_signatures = 1\n", "line 2: twilio.verify_signatures must be true or false"),
         ('[twilio]\nmode = "x"\n', "line 2: twilio.mode must be 'start' or 'connect'"),

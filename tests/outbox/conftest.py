@@ -8,6 +8,7 @@ import pytest
 from bridge.outbox.outbox import Outbox
 from bridge.outbox.postgresql.postgres import Postgres
 from bridge.outbox.sqlite import Sqlite
+from tests.outbox.hosted import hosted
 
 
 class Clock:
@@ -23,11 +24,13 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "remote", "postgresql"])
 def closed_outbox(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> Outbox:
     """Empty, and not open yet; its time is `clock`."""
     if request.param == "sqlite":
         return Sqlite(tmp_path / "outbox", clock)
+    if request.param == "remote":
+        return hosted(Sqlite(tmp_path / "outbox", clock))
     return Postgres(request.getfixturevalue("postgres_url"), clock)
 
 

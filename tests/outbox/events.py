@@ -36,9 +36,10 @@ async def work_off(outbox: Outbox, *outcomes: str) -> None:
     """Claim every lane that is due, and ack or bury its events: `outcomes` for the first ones, then "ack"."""
     left = list(outcomes)
     for lane in await outbox.claim("me", 1000, 30):
-        while stored := await outbox.peek(lane, 1):
+        more = True
+        while more and (stored := await outbox.peek(lane, 1)):
             if left and left.pop(0) == "bury":
                 await outbox.bury(lane, stored[0].position, 500, "status 500")
             else:
-                await outbox.ack(lane, stored[0].position)
+                more = await outbox.ack(lane, stored[0].position)
         await outbox.release(lane)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import hypothesis.strategies as st
 import pytest
@@ -48,11 +48,16 @@ BEGAN = 1_787_392_800.0
 ALL = Selection()
 
 
+Start = Literal["afresh", "shared", "unnoticed"]
+"""Of a process: the only one of the store, so that its start ends leases, beats and pauses; one of several, so that
+it ends pauses; one that asks another process, so that it ends nothing."""
+
+
 class Engine(Protocol):
     """A store, and the processes that use it."""
 
-    alone: bool
-    """One process has the store: its start ends every lease. Else leases last until their end."""
+    start: Start
+    """What a `restart` is to the store."""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something of an outbox in the loop that the outbox lives in."""
@@ -142,6 +147,8 @@ class Lane:
     attempts: int = 0
     first_failure: float | None = None
     lease: LaneLease | None = None
+    holder: str = ""
+    """Of the lease."""
     waiting: list[Event] = field(default_factory=list)
     """From the head on."""
 
@@ -258,6 +265,17 @@ class Model:
             lane.add(event)
             self.events.append(event)
 
+    def given(self, call_sid: str, events: Iterable[Outgoing]) -> list[Lane]:
+        """Which lanes the deliverer of these events gets."""
+        firsts: dict[str, int] = {}
+        for event in events:
+            firsts.setdefault(lane_name(event.endpoint, call_sid), event.sequence)
+        return [
+            lane
+            for lane in self.claimable()
+            if lane.due_at <= self.now and firsts.get(lane.name) == lane.head
+        ]
+
     def due(self, limit: int, each: int, room: dict[str, int]) -> list[Lane]:
         """Which lanes a claim gets: of those of the same rank, others will do as well."""
         left = {A: room.get(A, each), B: room.get(B, each)}
@@ -268,10 +286,10 @@ class Model:
                 lanes.append(lane)
         return lanes[:limit]
 
-    def claim(self, lease: LaneLease) -> None:
+    def claim(self, lease: LaneLease, holder: str) -> None:
         lane = self.lanes[lease.lane]
         self.void(lane)
-        lane.lease, lane.due_at = lease, self.now + LEASE_S
+        lane.lease, lane.holder, lane.due_at = lease, holder, self.now + LEASE_S
 
     def void(self, lane: Lane) -> None:
         if lane.lease is not None:
@@ -338,11 +356,21 @@ class Model:
         self.late = [lease for lease in self.late if lease.call_sid not in old]
         self.paused -= gone - {lane.endpoint for lane in self.lanes.values()}
 
-    def start(self, *, alone: bool) -> None:
+    def start(self, start: Start) -> None:
         """A process started."""
-        self.paused.clear()
-        self.nodes = {} if alone else self.nodes
-        for lane in self.lanes.values() if alone else ():
+        if start == "afresh":
+            self.nodes.clear()
+            self.free(self.lanes.values())
+        if start != "unnoticed":
+            self.paused.clear()
+
+    def died(self, node: str) -> None:
+        self.nodes.pop(node, None)
+        self.free(lane for lane in self.lanes.values() if lane.holder == node)
+
+    def free(self, lanes: Iterable[Lane]) -> None:
+        """Void leases, so that the lanes are due."""
+        for lane in lanes:
             if lane.lease is not None:
                 lane.due_at = self.now
             self.void(lane)
@@ -477,7 +505,7 @@ class Machine(RuleBasedStateMachine):
             for node in sorted(nodes):
                 assert self.do(self.outbox(worker).beat(node)) == self.model.beat(node)
 
-    def refused(self, lease: CallLease, work: Coroutine[Any, Any, None]) -> bool:
+    def refused(self, lease: CallLease, work: Coroutine[Any, Any, object]) -> bool:
         """Do it, unless it is refused as it ought to be."""
         call = self.model.calls[lease.call_sid]
         if not call.erased and lease.epoch == call.epoch:
@@ -501,7 +529,8 @@ class Machine(RuleBasedStateMachine):
     def publish(self, data: st.DataObject, worker: str, count: int, ended: bool) -> None:
         endpoints = data.draw(st.lists(ENDPOINTS, min_size=1, max_size=2, unique=True))
         repeat = data.draw(st.integers(0, 2))
-        self.put(worker, *self.something(data, endpoints, count, repeat), ended=ended)
+        deliverer = data.draw(st.sampled_from(["", worker]))
+        self.put(worker, *self.something(data, endpoints, count, repeat), ended=ended, deliverer=deliverer)
 
     @precondition(lambda self: self.owned())
     @rule(data=st.data(), worker=WORKERS)
@@ -509,17 +538,36 @@ class Machine(RuleBasedStateMachine):
         self.put(worker, *self.something(data, [A, B], 1, 0))
 
     def put(
-        self, worker: str, lease: CallLease, events: list[Outgoing], mark: int, *, ended: bool = False
+        self,
+        worker: str,
+        lease: CallLease,
+        events: list[Outgoing],
+        mark: int,
+        *,
+        ended: bool = False,
+        deliverer: str = "",
     ) -> None:
         call = self.model.calls[lease.call_sid]
         lines = [line(event.sequence) for event in events]
         marks = {"inbound": mark} if mark else {}
-        work = self.outbox(worker).publish(lease, events, marks, lines=lines, ended=ended)
-        if not self.refused(lease, work):
+        given: list[LaneLease] = []
+
+        async def publish() -> None:
+            given.extend(
+                await self.outbox(worker).publish(
+                    lease, events, marks, lines=lines, ended=ended, deliverer=deliverer, lease_s=LEASE_S
+                )
+            )
+
+        if not self.refused(lease, publish()):
             self.model.publish(lease.call_sid, events)
             call.watermark, call.ended = max(call.watermark, mark), call.ended or ended
             call.lines |= {line.number for line in lines}
             call.seen_at = self.model.now
+            lanes = self.model.given(lease.call_sid, events) if deliverer else []
+            assert sorted(one.lane for one in given) == sorted(lane.name for lane in lanes)
+            for one in given:
+                self.take_up(one, deliverer)
 
     def owned(self) -> list[str]:
         return sorted(sid for sid, call in self.model.calls.items() if call.leases)
@@ -547,21 +595,22 @@ class Machine(RuleBasedStateMachine):
         publishing = self.do(self.begun(self.outbox(worker).publish(lease, events, {"inbound": mark})))
         self.engine.restart(worker, crash=True)
         self.do(self.settled(publishing))
-        self.model.start(alone=self.engine.alone)
+        self.model.start(self.engine.start)
         stored = len(self.do(self.outbox(worker).records(Selection(call_sid=lease.call_sid), 1000)))
         before = sum(event.call_sid == lease.call_sid for event in self.model.events)
         assert stored in {before, before + len(events)}, "all of it or nothing"
         self.put(worker, lease, events, mark)  # nobody knows which: what is published again is stored once
 
-    async def begun(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    async def begun(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
         task = asyncio.ensure_future(work)
         await asyncio.sleep(0)
         return task
 
-    async def settled(self, task: asyncio.Task[None]) -> None:
+    async def settled(self, task: asyncio.Task[object]) -> None:
         task.cancel()
         (outcome,) = await asyncio.gather(task, return_exceptions=True)
-        assert outcome is None or isinstance(outcome, Fenced | OutboxDown | asyncio.CancelledError)
+        if isinstance(outcome, BaseException):
+            assert isinstance(outcome, Fenced | OutboxDown | asyncio.CancelledError)
 
     # Delivery
 
@@ -581,13 +630,17 @@ class Machine(RuleBasedStateMachine):
         assert sorted(lane.rank for lane in lanes) == [lane.rank for lane in expected]
         for endpoint in (A, B):
             assert sum(lane.endpoint == endpoint for lane in lanes) <= room.get(endpoint, each)
-        for lease, lane in zip(claimed, lanes, strict=True):
-            late = [old.epoch for old in self.model.late if old.lane == lane.name]
-            assert lease.epoch > max([*late, lane.lease.epoch if lane.lease else 0])
-            assert (lease.endpoint, lease.call_sid) == (lane.endpoint, lane.call_sid)
-            assert (lease.head, lease.attempts) == (lane.head, lane.attempts)
-            assert lease.first_failure == lane.first_failure
-            self.model.claim(lease)
+        for lease in claimed:
+            self.take_up(lease, worker)
+
+    def take_up(self, lease: LaneLease, holder: str) -> None:
+        lane = self.model.lanes[lease.lane]
+        late = [old.epoch for old in self.model.late if old.lane == lane.name]
+        assert lease.epoch > max([*late, lane.lease.epoch if lane.lease else 0])
+        assert (lease.endpoint, lease.call_sid) == (lane.endpoint, lane.call_sid)
+        assert (lease.head, lease.attempts) == (lane.head, lane.attempts)
+        assert lease.first_failure == lane.first_failure
+        self.model.claim(lease, holder)
 
     @rule(worker=WORKERS, limit=st.integers(1, 4))
     def claim_first(self, worker: str, limit: int) -> None:
@@ -634,9 +687,12 @@ class Machine(RuleBasedStateMachine):
         else:
             lane.due_at = self.model.now + LEASE_S
             if what == "ack":
-                self.do(outbox.ack(lease, lane.head))
+                more = self.do(outbox.ack(lease, lane.head))
                 lane.settle("done").delivered_at = self.model.now
                 lane.first_failure = None
+                assert more == bool(lane.waiting)
+                if not more:
+                    self.model.void(lane)
             else:
                 self.do(outbox.bury(lease, lane.head, 413, "status 413"))
                 lane.settle("dead").last = (413, "status 413")
@@ -675,7 +731,12 @@ class Machine(RuleBasedStateMachine):
     @rule(worker=WORKERS, crash=st.booleans())
     def restart(self, worker: str, crash: bool) -> None:
         self.engine.restart(worker, crash=crash)
-        self.model.start(alone=self.engine.alone)
+        self.model.start(self.engine.start)
+
+    @rule(worker=WORKERS, node=st.sampled_from([*NODES, "a", "b"]))
+    def died(self, worker: str, node: str) -> None:
+        self.do(self.outbox(worker).died(node))
+        self.model.died(node)
 
     # Operations
 

@@ -33,15 +33,6 @@ def test_directory_and_files_are_for_this_user_only(tmp_path: Path) -> None:
     file.close()
 
 
-def test_each_worker_has_its_file_and_its_lock(tmp_path: Path) -> None:
-    first, second = open_file(tmp_path), open_file(tmp_path, 2)
-    with pytest.raises(OutboxDown, match="in use"):
-        open_file(tmp_path, 2)
-    second.close()
-    assert {path.name for path in tmp_path.iterdir()} >= {"outbox.2.sqlite3", "outbox.2.lock", "outbox.lock"}
-    first.close()
-
-
 def test_settings_are_the_durable_ones(tmp_path: Path) -> None:
     file = open_file(tmp_path)
     settings = {

@@ -143,16 +143,24 @@ async def test_ack_moves_on_and_extends_the_lease(outbox: Outbox, clock: Clock) 
     await fill(outbox, event(1), event(2))
     lane = await claim_one(outbox)
     clock.now += 20
-    await outbox.ack(lane, 1)
+    assert await outbox.ack(lane, 1) is True
     clock.now += 20
     assert await outbox.claim("me", 10, 30) == []
     assert await sequences(outbox, lane) == [2]
     with pytest.raises(Fenced):
         await outbox.ack(lane, 1)
-    await outbox.ack(lane, 2)
-    assert await outbox.peek(lane) == []
-    await outbox.release(lane)
+    assert await outbox.ack(lane, 2) is False
     assert await outbox.next_due() is None
+
+
+async def test_the_ack_of_the_last_event_gives_the_lane_back(outbox: Outbox) -> None:
+    await fill(outbox, event(1))
+    lane = await claim_one(outbox)
+    assert await outbox.ack(lane, 1) is False
+    with pytest.raises(Fenced):
+        await outbox.peek(lane)
+    await fill(outbox, event(2))
+    assert (await claim_one(outbox)).head == 2
 
 
 async def test_an_event_that_comes_while_the_lane_is_leased_is_found_by_the_owner_or_after_release(
@@ -160,14 +168,50 @@ async def test_an_event_that_comes_while_the_lane_is_leased_is_found_by_the_owne
 ) -> None:
     await fill(outbox, event(1))
     lane = await claim_one(outbox)
-    await outbox.ack(lane, 1)
-    assert await outbox.peek(lane) == []
     await fill(outbox, event(2))
     assert await outbox.claim("me", 10, 30) == []
+    assert await outbox.ack(lane, 1) is True
+    assert await sequences(outbox, lane) == [2]
     outbox.wake.clear()
     await outbox.release(lane)
     assert outbox.wake.is_set()
     assert (await claim_one(outbox)).head == 2
+
+
+async def test_who_delivers_what_it_publishes_gets_the_lane_with_it(outbox: Outbox, clock: Clock) -> None:
+    call = await outbox.own_call("CA1", "me", b"")
+    outbox.wake.clear()
+    (lane,) = await outbox.publish(call, [event(1), event(2)], {}, deliverer="me", lease_s=30)
+    assert not outbox.wake.is_set()
+    assert (lane.endpoint, lane.call_sid, lane.head, lane.attempts) == (A, "CA1", 1, 0)
+    assert await outbox.claim("another", 10, 30) == []
+    assert await outbox.next_due() == 30
+    assert await outbox.publish(call, [event(3)], {}, deliverer="another", lease_s=30) == [], "it is in work"
+    assert [await outbox.ack(lane, n) for n in (1, 2, 3)] == [True, True, False]
+    (lane,) = await outbox.publish(call, [event(4)], {}, deliverer="me", lease_s=30)
+    clock.now += 31
+    (again,) = await outbox.claim("another", 10, 30)
+    assert (again.lane, again.head) == (lane.lane, 4)
+    with pytest.raises(Fenced):
+        await outbox.ack(lane, 4)
+
+
+async def test_who_delivers_what_it_publishes_gets_no_lane_that_is_not_due_or_paused(
+    outbox: Outbox, clock: Clock
+) -> None:
+    call = await outbox.own_call("CA1", "me", b"")
+    await outbox.publish(call, [event(1)], {})
+    await outbox.retry(await claim_one(outbox), 1, 5, 503, "status 503")
+    outbox.wake.clear()
+    for events in ([event(2)], [event(1), event(2)]):  # the second time nobody knew whether it was stored
+        assert await outbox.publish(call, events, {}, deliverer="me", lease_s=30) == []
+        assert outbox.wake.is_set(), "somebody is to look when it is due"
+    await outbox.publish(call, [event(1, B)], {})
+    await outbox.pause(B, "status 410")
+    assert await outbox.publish(call, [event(1, B), event(2, B)], {}, deliverer="me", lease_s=30) == []
+    clock.now += 5
+    (lane,) = await outbox.publish(call, [event(1), event(2)], {}, deliverer="me", lease_s=30)
+    assert (lane.head, lane.attempts, lane.first_failure) == (1, 1, clock.now - 5)
 
 
 async def test_retry_gives_the_lane_back_until_it_is_due(outbox: Outbox, clock: Clock) -> None:

@@ -295,3 +295,28 @@ async def test_nodes_that_were_not_heard_for_a_day_are_forgotten_unless_they_hav
         await outbox.purge(body_age_s=1e9, call_age_s=1e9)
         assert (await known(outbox, "CA1")).silent_s == silent_s
     assert (await known(outbox, "CA2")).silent_s == FORGOTTEN_S
+
+
+async def test_calls_and_lanes_of_a_node_that_died_are_free_at_once(outbox: Outbox, clock: Clock) -> None:
+    for node in ("n1", "n2"):
+        lease = await outbox.own_call(f"CA-{node}", "me", b"", node=node)
+        await outbox.publish(lease, [event(1, call=f"CA-{node}")], {})
+    (first,) = await outbox.claim("n1", 1, 30)
+    (second,) = await outbox.claim("n2", 1, 30)
+    outbox.wake.clear()
+    await outbox.died("n1")
+    assert outbox.wake.is_set()
+    assert await orphans(outbox) == ["CA-n1"]
+    assert (await known(outbox, "CA-n1")).silent_s == math.inf
+    assert await inherit(outbox, "heir", "CA-n1") is not None
+    assert await inherit(outbox, "heir", "CA-n2", "n3") is None
+    with pytest.raises(Fenced):
+        await outbox.ack(first, 1)
+    (again,) = await outbox.claim("n3", 9, 30)
+    assert again.lane == first.lane
+    await outbox.ack(second, 1)
+    await outbox.died("never was")
+    clock.now += 2
+    await outbox.beat("n1")
+    await outbox.own_call("CA3", "me", b"", node="n1")
+    assert await orphans(outbox) == [], "who speaks lives"

@@ -126,21 +126,6 @@ def content(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in directory.iterdir())
 
 
-async def test_each_worker_has_a_file_of_its_own(tmp_path: Path, clock: Clock) -> None:
-    workers = [Sqlite(tmp_path, clock, worker=worker, workers=2) for worker in (1, 2)]
-    for number, worker in enumerate(workers, start=1):
-        await worker.open()
-        call = f"CA{number}"
-        await fill(worker, event(1, A, call), call=call)
-    for number, worker in enumerate(workers, start=1):
-        assert [lane.call_sid for lane in await worker.claim("me", 10, 30)] == [f"CA{number}"]
-        await worker.close()
-    again = Sqlite(tmp_path, clock, worker=2, workers=2)
-    await again.open()
-    assert (await again.stats()).pending == 1
-    await again.close()
-
-
 @pytest.mark.parametrize("seed", range(3))
 async def test_what_is_erased_leaves_no_trace_in_the_files(
     tmp_path: Path, outbox: Sqlite, clock: Clock, seed: int

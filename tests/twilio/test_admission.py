@@ -117,3 +117,17 @@ def test_sockets_that_nobody_here_expects_may_take_a_place_each() -> None:
 def test_what_a_call_takes_up(twilio: dict[str, str], tracks: int) -> None:
     settings = Config.model_validate({"twilio": twilio, "whisper": {"url": ONE}}).for_number("+1")
     assert Place.of("CA1", settings) == Place("CA1", ONE, tracks)
+
+
+def test_a_call_that_has_its_stream_at_another_worker_gives_its_place_back() -> None:
+    house, told = House(max_calls=1), list[str]()
+    house.admission.elsewhere = told.append
+    house.ask("CA1")
+    assert house.ask("CA2") == "full_calls"
+    house.admission.release("CA1")
+    house.admission.release("CA1")
+    assert house.ask("CA2") == ""
+    house.begin("CA2")
+    assert told == []
+    house.begin("CA3")
+    assert told == ["CA3"], "its place is somewhere else"

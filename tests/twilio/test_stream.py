@@ -175,6 +175,34 @@ async def test_a_second_stream_takes_the_call_over(tmp_path: Path) -> None:
         assert events[-1].data["stream_sid"] == "MZ" + "2" * 32
 
 
+async def test_a_stream_that_is_let_in_too_late_does_not_take_the_call_from_a_newer_one(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as (setup, client):
+        streams = setup.bridge.twilio.streams
+        inherit, may = streams._inherit, asyncio.Event()
+
+        async def slow(*about: Any, again: bool) -> bool:
+            streams._inherit = inherit
+            await may.wait()
+            return await inherit(*about, again=again)
+
+        streams._inherit = slow  # type: ignore[assignment]  # as an heir whose call another process has still
+        tokens = [await token_of(setup, client) for _ in range(2)]
+        async with upgrade(setup, client) as old, upgrade(setup, client) as new:
+            await old.send_str(start(tokens[0]))
+            await until(lambda: streams._inherit is inherit)
+            await new.send_str(start(tokens[1], "MZ" + "2" * 32))
+            await until(lambda: setup.bridge.calls.get(CA) is not None)
+            may.set()
+            refused = await old.receive(5)
+            assert (refused.type, refused.data) == (aiohttp.WSMsgType.CLOSE, 1008)
+            call = setup.bridge.calls.get(CA)
+            assert call is not None
+            assert call.memo.stream_sid == "MZ" + "2" * 32
+            assert not call.waiting
+
+
 async def test_a_call_that_has_ended_does_not_start_again(tmp_path: Path) -> None:
     async with house(tmp_path) as (setup, client):
         spare = await token_of(setup, client)

@@ -15,6 +15,7 @@ from standardwebhooks.webhooks import Webhook
 from bridge.outbox.outbox import Outgoing
 from bridge.outbox.sqlite import Sqlite
 from bridge.webhook.delivery import Delivery
+from bridge.webhook.lane import LEASE_S
 from bridge.webhook.target import Targets
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -104,6 +105,7 @@ class Line:
 
     def __init__(self, directory: Path) -> None:
         self.ahead = 0.0
+        self.lease_s = LEASE_S
         self.outbox = Sqlite(directory, self.clock)
         self.delivery: Delivery | None = None
         self.secrets = [SECRET]
@@ -122,6 +124,7 @@ class Line:
             jitter=lambda: 0.5,
             in_flight=in_flight,
             per_endpoint=per_endpoint,
+            lease_s=self.lease_s,
         )
         self.delivery._means.sender._clock = time.time  # receivers refuse signatures from the future
         await self.delivery.start()
@@ -141,7 +144,7 @@ class Line:
             Outgoing(endpoint, n, f"evt_{call}_{n}", "transcript.final", f'{{"n": {n}, "é": "ü"}}'.encode())
             for n in sequences
         ]
-        await self.outbox.publish(lease, events, {})
+        await (self.delivery or self.outbox).publish(lease, events, {})
 
     async def until(self, reached: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(10):

@@ -48,6 +48,26 @@ def recovering(now: float) -> Breaker:
     return breaker
 
 
+def test_an_endpoint_is_calm_unless_it_is_down_or_what_waited_is_let_through() -> None:
+    breaker = Breaker(MOST)
+    assert breaker.is_calm
+    fail(breaker, 3, 0.0)
+    assert breaker.is_calm
+    assert not opened(100.0).is_calm
+    breaker = recovering(100.0)
+    assert not breaker.is_calm
+    breaker.room(100.0 + figures.PACED_S)
+    assert breaker.is_calm
+
+
+def test_it_has_the_lanes_in_work() -> None:
+    breaker = Breaker(MOST)
+    breaker.take("one", 0.0)
+    assert (breaker.has("one"), breaker.has("another")) == (True, False)
+    breaker.put_down("one")
+    assert not breaker.has("one")
+
+
 def test_20_lanes_that_fail_with_no_success_open_it() -> None:
     breaker = Breaker(MOST)
     for n, lane in enumerate(lanes(19)):

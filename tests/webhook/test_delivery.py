@@ -40,6 +40,144 @@ async def test_events_are_delivered_in_order_and_each_once(line: Any, receiver: 
     assert receiver.ids() == ids("CA1", *range(1, 31))
 
 
+async def test_an_event_of_a_healthy_lane_is_sent_without_asking_for_it(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    await line.start()
+    await line.until_idle()
+    for name in ("claim", "peek", "next_due", "release"):
+        monkeypatch.setattr(line.outbox, name, lambda *_, name=name, **__: asked.append(name))
+    for n in (1, 2, 3):
+        await line.publish("CA1", receiver.url(), n)
+        await line.settled()
+    assert receiver.ids() == ids("CA1", 1, 2, 3)
+    assert asked == []
+
+
+async def test_an_event_published_while_another_one_of_its_lane_is_sent_is_sent_after_it(
+    line: Any, receiver: Any
+) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Any) -> web.StreamResponse:
+        arrived.set()
+        await go_on.wait()
+        return web.Response()
+
+    receiver.answers["/hook"] = wait
+    await line.start()
+    await line.until_idle()
+    await line.publish("CA1", receiver.url(), 1)
+    await arrived.wait()
+    await line.publish("CA1", receiver.url(), 2)
+    await line.publish("CA1", receiver.url(), 3)
+    assert line.delivery._breakers[receiver.url()].working == 1
+    go_on.set()
+    await line.settled()
+    assert receiver.ids() == ids("CA1", 1, 2, 3)
+
+
+async def test_a_new_event_takes_no_place_from_lanes_that_wait_for_one(line: Any, receiver: Any) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(_: Any) -> web.StreamResponse:
+        await go_on.wait()
+        return web.Response()
+
+    receiver.answers["/hook"] = wait
+    await line.start(per_endpoint=2)
+    await line.until_idle()
+    for n in range(1, 7):
+        await line.publish(f"CA{n}", receiver.url(), 1)
+        line.advance(0.1)
+    await receiver.count(2)
+    await line.until(lambda: answered(line.delivery._crowded))
+    go_on.set()
+    await line.settled()
+    assert receiver.ids() == [f"evt_CA{n}_1" for n in range(1, 7)], "the longest due first"
+
+
+async def test_while_the_pump_looks_for_due_lanes_a_new_event_waits_for_it(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await line.start()
+    await line.until_idle()
+    claim, publish = line.outbox.claim, line.outbox.publish
+    looks, go_on, deliverers = asyncio.Event(), asyncio.Event(), []
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        looks.set()
+        await go_on.wait()
+        return await claim(*args, **kwargs)
+
+    async def observed(*args: Any, deliverer: str = "", **kwargs: Any) -> Any:
+        deliverers.append(deliverer)
+        return await publish(*args, deliverer=deliverer, **kwargs)
+
+    monkeypatch.setattr(line.outbox, "claim", slow)
+    monkeypatch.setattr(line.outbox, "publish", observed)
+    line.outbox.wake.set()
+    await looks.wait()
+    await line.publish("CA1", receiver.url(), 1)
+    go_on.set()
+    await line.settled()
+    await line.until_idle()
+    await line.publish("CA2", receiver.url(), 1)
+    await line.settled()
+    assert deliverers == ["", "bridge"]
+
+
+async def answered(value: bool) -> bool:
+    return value
+
+
+async def test_the_event_of_a_publisher_that_gave_up_is_sent_when_its_lease_ends(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.lease_s = 0.2
+    await line.start()
+    await line.until_idle()
+    publish, stored = line.outbox.publish, asyncio.Event()
+
+    async def unheard(*args: Any, **kwargs: Any) -> None:
+        assert await publish(*args, **kwargs), "leased to the delivery"
+        stored.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(line.outbox, "publish", unheard)
+    task = asyncio.create_task(line.publish("CA1", receiver.url(), 1))
+    await stored.wait()
+    task.cancel()
+    await line.settled()
+    assert receiver.ids() == ids("CA1", 1)
+    assert line.delivery._kept == 0
+
+
+async def test_what_is_stored_only_after_the_close_is_left_for_the_next_start(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await line.start()
+    await line.until_idle()
+    publish, stored, heard = line.outbox.publish, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        leases = await publish(*args, **kwargs)
+        stored.set()
+        await heard.wait()
+        return leases
+
+    monkeypatch.setattr(line.outbox, "publish", slow)
+    task = asyncio.create_task(line.publish("CA1", receiver.url(), 1))
+    await stored.wait()
+    assert await line.outbox.next_due() > 1, "leased"
+    await line.stop()
+    heard.set()
+    await task
+    assert await line.outbox.next_due() == 0
+    assert receiver.received == []
+
+
 async def test_what_waited_is_delivered_at_the_start(line: Any, receiver: Any) -> None:
     await line.publish("CA1", receiver.url(), 1, 2)
     await line.start()

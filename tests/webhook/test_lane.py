@@ -78,11 +78,11 @@ async def test_what_was_accepted_is_told_to_an_outbox_that_was_down_as_long_as_t
     monkeypatch.setattr(lane_module, "AGAIN_S", 0.01)
     ack, left = line.outbox.ack, [3]
 
-    async def down(*args: Any) -> None:
+    async def down(*args: Any) -> Any:
         if left[0]:
             left[0] -= 1
             raise OutboxDown("The outbox is away.")
-        await ack(*args)
+        return await ack(*args)
 
     monkeypatch.setattr(line.outbox, "ack", down)
     await bench.work()
@@ -112,11 +112,12 @@ async def test_an_ack_whose_answer_was_lost_has_counted(
     monkeypatch.setattr(lane_module, "AGAIN_S", 0.01)
     ack, lost = line.outbox.ack, [1]
 
-    async def unheard(*args: Any) -> None:
-        await ack(*args)
+    async def unheard(*args: Any) -> Any:
+        more = await ack(*args)
         if lost:
             lost.clear()
             raise OutboxDown("The outbox did not answer.")
+        return more
 
     monkeypatch.setattr(line.outbox, "ack", unheard)
     with capture_logs() as logs:
@@ -133,11 +134,11 @@ async def test_a_lane_with_a_newer_owner_is_worked_on_no_more(
     before = REGISTRY.get_sample_value("bridge_webhook_lanes_total", {"what": "fenced"}) or 0.0
     ack, down = line.outbox.ack, [outage]
 
-    async def late(*args: Any) -> None:
+    async def late(*args: Any) -> Any:
         if down[0]:
             down[0] = False
             raise OutboxDown("The outbox is away.")
-        await ack(*args)
+        return await ack(*args)
 
     async def taken_over(_: Any) -> web.StreamResponse:
         line.advance(16)
@@ -162,9 +163,9 @@ async def test_a_success_that_makes_room_wakes_the_pump(
         bench.breaker.take(f"other{n}", 0.0)
     ack, woken = line.outbox.ack, []
 
-    async def observed(*args: Any) -> None:
+    async def observed(*args: Any) -> Any:
         woken.append(line.outbox.wake.is_set())
-        await ack(*args)
+        return await ack(*args)
 
     monkeypatch.setattr(line.outbox, "ack", observed)
     line.outbox.wake.clear()

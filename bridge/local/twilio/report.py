@@ -1,9 +1,12 @@
 """What a simulated call has to tell afterwards."""
 
 from array import array
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from bridge.local.twilio.script import FRAME_MS
 
@@ -20,12 +23,18 @@ class Lateness:
     max_ms: float = 0.0
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Lateness":
+    def of(cls, seconds: ArrayLike) -> "Lateness":
         """The summary of one value a frame, in seconds."""
-        if not seconds:
+        late = np.asarray(seconds)
+        if not len(late):
             return cls()
-        ordered = sorted(seconds)
-        return cls(*(round(1000 * ordered[int(part * (len(ordered) - 1))], 3) for part in (0.5, 0.99, 1.0)))
+        found = np.quantile(late, (0.5, 0.99, 1.0), method="inverted_cdf")
+        return cls(*(round(1000 * float(value), 3) for value in found))
+
+    @classmethod
+    def of_all(cls, calls: "Iterable[CallReport]") -> "Lateness":
+        """The summary of all frames of these calls."""
+        return cls.of(np.concatenate([[], *(stream.late_s for call in calls for stream in call.streams)]))
 
     @property
     def void(self) -> bool:
@@ -126,7 +135,7 @@ class CallReport:
     @property
     def lateness(self) -> Lateness:
         """How well the call kept its schedule, all streams together."""
-        return Lateness.of([late for stream in self.streams for late in stream.late_s])
+        return Lateness.of_all([self])
 
     @property
     def first_media_at(self) -> float | None:

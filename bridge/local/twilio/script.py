@@ -96,6 +96,10 @@ def beats(script: Script, frames: int, first: int = 0) -> Iterator[Beat]:
 
     Nothing accumulates: an unscripted frame n is due at exactly (n - first) * 20 ms / speed.
     """
+    if not script.jitter_ms and not script.bursts:
+        for frame in range(first, frames):
+            yield Beat(frame, (frame - first) * FRAME_MS / 1000 / script.speed)
+        return
     chance = random.Random(script.seed)  # noqa: S311 - a reproducible call, not a secret
     earliest = 0.0
     for frame in range(first, frames):

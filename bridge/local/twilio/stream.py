@@ -10,6 +10,7 @@ from typing import Final, Literal, cast
 
 import aiohttp
 
+from bridge.local.twilio.frame import text
 from bridge.local.twilio.message import CONNECTED, Writer
 from bridge.local.twilio.pacer import Pacer
 from bridge.local.twilio.report import StreamReport
@@ -141,27 +142,29 @@ class MediaStream:
                 return False
             report.late_s.append(late_s)
             now = time.time()
-            sent.extend([now] * (frame + 1 - len(sent)))
+            while len(sent) <= frame:
+                sent.append(now)
             at_ms = frame * FRAME_MS
             timestamp = script.first_timestamp_ms + at_ms - first * FRAME_MS
-            texts = []
+            at = frame * FRAME_BYTES
+            due = b""
             for track, samples in audio:
                 if not script.holes or script.sends(track, at_ms):
-                    payload = samples[frame * FRAME_BYTES : (frame + 1) * FRAME_BYTES]
+                    payload = samples[at : at + FRAME_BYTES]
                     if len(payload) < FRAME_BYTES:
                         payload += _SILENCE[len(payload) :]
-                    texts.append(write.media(track, timestamp, payload))
-            if texts:
+                    due += write.media_frame(track, timestamp, payload)
+                    report.frames += 1
+            if due:
                 report.first_at = report.first_at or now
-                report.frames += len(texts)
             while digits and digits[0].at_ms < at_ms + FRAME_MS:
-                texts.append(write.dtmf(digits.pop(0).digit))
-            if texts:
-                ws.write(*texts)
+                due += text(write.dtmf(digits.pop(0).digit))
+            if due:
+                ws.write(due)
             return True
 
         await asyncio.sleep(begin.due_s)  # then `start` and the first frame leave together
-        ws.write(CONNECTED, write.start(stream.tracks, stream.parameters))
+        ws.write(text(CONNECTED) + text(write.start(stream.tracks, stream.parameters)))
         pacer = Pacer(beats(script, frames, first), act, patience_s=SEND_S)
         await pacer.run()
         over = pacer.begun + (frames - first) * FRAME_MS / 1000 / script.speed
@@ -215,9 +218,9 @@ class MediaStream:
         self._report.close_code = _code(ws)
 
     @staticmethod
-    async def _text(ws: aiohttp.ClientWebSocketResponse, text: str) -> None:
+    async def _text(ws: aiohttp.ClientWebSocketResponse, message: str) -> None:
         async with asyncio.timeout(SEND_S):
-            await ws.send_str(text)
+            await ws.send_str(message)
 
 
 def _code(ws: aiohttp.ClientWebSocketResponse) -> int | None:

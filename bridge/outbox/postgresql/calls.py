@@ -8,8 +8,9 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
-from bridge.outbox.lease import CallLease
+from bridge.outbox.lease import CallLease, LaneLease
 from bridge.outbox.outbox import Line, Outgoing, lane_name
+from bridge.outbox.postgresql.lanes import take
 from bridge.outbox.postgresql.owners import refusal
 from bridge.outbox.postgresql.pool import Connection, as_json
 
@@ -28,9 +29,15 @@ async def publish(
     watermarks: Mapping[str, int],
     lines: Sequence[Line],
     ended: bool,
+    deliverer: str,
+    lease_s: float,
     at: float | None,
-) -> None:
-    """Store all of it, unless the call has a newer owner (`Fenced`) or was erased (`Erased`)."""
+) -> list[LaneLease]:
+    """Store all of it, unless the call has a newer owner (`Fenced`) or was erased (`Erased`).
+
+    With a `deliverer`, it gets the lanes that are due and whose first event is one of these: a second statement,
+    which commits by itself, in the place of a claim and a peek.
+    """
     stored = [_stored(lease.call_sid, event) for event in events]
     stored.sort(key=itemgetter("lane"))  # who locks several lanes does so in this order
     try:
@@ -50,6 +57,12 @@ async def publish(
         raise
     if refused:
         raise refusal(lease.call_sid, erased=refused == "erased")
+    heads: dict[str, int] = {}
+    for event in stored:
+        heads.setdefault(event["lane"], event["sequence"])
+    if not deliverer or not heads:
+        return []
+    return await take(connection, heads=heads, owner=deliverer, lease_s=lease_s, at=at)
 
 
 async def transcript(connection: Connection, *, call_sid: str) -> list[Line]:

@@ -11,6 +11,10 @@ from bridge.outbox.lease import Fenced, LaneLease
 from bridge.outbox.outbox import Stats, Stored
 from bridge.outbox.postgresql.pool import Connection, as_json
 
+_UNSURE = "set_config('synchronous_commit', 'off', true)"
+"""Said in a statement, its commit waits for no disk and no standby. Lost with the server it is a duplicate, and once a
+later publish is durable, so is it. Claims wait, as publishes do: what is posted is there after a failover."""
+
 
 async def claim(
     connection: Connection,
@@ -35,6 +39,28 @@ async def claim(
     return [LaneLease(*row) for row in rows]
 
 
+async def take(
+    connection: Connection, *, heads: Mapping[str, int], owner: str, lease_s: float, at: float | None
+) -> list[LaneLease]:
+    """Lease those of these lanes that are due and have this head."""
+    rows = await connection.fetch(
+        f"""with taken as (
+              update whisper_bridge.lanes
+              set lease_by = $2, lease_s = $3, due_at = whisper_bridge.now($1) + $3::float8, epoch = epoch + 1
+              where (lane, head) in (select key, value::bigint from jsonb_each_text($4))
+                and head < next and due_at <= whisper_bridge.now($1)
+                and exists (select from whisper_bridge.endpoints
+                            where endpoints.endpoint = lanes.endpoint and paused is null)
+              returning lane, endpoint, call_sid, epoch, head, attempts, first_failure)
+            select taken.* from taken cross join {_UNSURE}""",  # noqa: S608 - a constant
+        at,
+        owner,
+        lease_s,
+        as_json(heads),
+    )
+    return [LaneLease(*row) for row in rows]
+
+
 async def peek(connection: Connection, *, lane: LaneLease, limit: int) -> list[Stored]:
     """The lane's next events, from its head on."""
     rows = await connection.fetch(
@@ -52,24 +78,27 @@ async def peek(connection: Connection, *, lane: LaneLease, limit: int) -> list[S
     return [Stored(*row) for row in rows if row["lane"] is not None]
 
 
-async def ack(connection: Connection, *, lane: LaneLease, position: int, at: float | None) -> None:
-    """The event was accepted."""
-    moved = await connection.fetchval(
-        """with moved as (
+async def ack(connection: Connection, *, lane: LaneLease, position: int, at: float | None) -> bool:
+    """The event was accepted; whether more is pending. The lane is free if not."""
+    more: bool | None = await connection.fetchval(
+        f"""with moved as (
               update whisper_bridge.lanes
-              set head = head + 1, attempts = 0, first_failure = null, due_at = whisper_bridge.now($1) + lease_s
-              where lane = $2 and epoch = $3 and lease_by is not null and head = $4 returning lane),
+              set head = head + 1, attempts = 0, first_failure = null, due_at = whisper_bridge.now($1) + lease_s,
+                lease_by = case when head + 1 < next then lease_by end
+              where lane = $2 and epoch = $3 and lease_by is not null and head = $4
+              returning lane, head < next as more),
             told as (
               update whisper_bridge.events set state = 'done', delivered_at = whisper_bridge.now($1), tries = tries + 1
               from moved where events.lane = moved.lane and position = $4)
-            select 1 from moved""",
+            select more, {_UNSURE} from moved""",  # noqa: S608 - a constant
         at,
         lane.lane,
         lane.epoch,
         position,
     )
-    if not moved:
+    if more is None:
         raise _fenced(lane)
+    return more
 
 
 async def bury(
@@ -113,7 +142,7 @@ async def retry(
 ) -> None:
     """The event was not accepted; the lane is free again and due in `delay_s`."""
     waiting = await connection.fetchval(
-        """with waiting as (
+        f"""with waiting as (
               update whisper_bridge.lanes
               set attempts = attempts + 1, first_failure = coalesce(first_failure, whisper_bridge.now($1)),
                 due_at = whisper_bridge.now($1) + $5::float8, lease_by = null
@@ -121,7 +150,7 @@ async def retry(
             told as (
               update whisper_bridge.events set tries = tries + 1, last_status = $6, last_error = $7
               from waiting where events.lane = waiting.lane and position = $4)
-            select 1 from waiting""",
+            select 1, {_UNSURE} from waiting""",  # noqa: S608 - a constant
         at,
         lane.lane,
         lane.epoch,
@@ -137,7 +166,10 @@ async def retry(
 async def release(connection: Connection, *, lane: LaneLease, at: float | None) -> None:
     """The lane is free again, and due if anything is pending."""
     await connection.execute(
-        "update whisper_bridge.lanes set lease_by = null, due_at = whisper_bridge.now($1) where lane = $2 and epoch = $3 and lease_by is not null",
+        f"""with freed as (
+              update whisper_bridge.lanes set lease_by = null, due_at = whisper_bridge.now($1)
+              where lane = $2 and epoch = $3 and lease_by is not null returning 1)
+            select {_UNSURE} from freed""",  # noqa: S608 - a constant
         at,
         lane.lane,
         lane.epoch,

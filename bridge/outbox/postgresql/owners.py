@@ -83,6 +83,17 @@ async def beat(connection: Connection, *, node: str, at: float | None) -> Mappin
     return dict(rows)
 
 
+async def died(connection: Connection, *, node: str, at: float | None) -> None:
+    """The node is no more: nobody was ever less heard of, and its lanes are free and due. It goes through all lanes."""
+    await connection.execute(
+        """with gone as (delete from whisper_bridge.nodes where node = $2)
+           update whisper_bridge.lanes set lease_by = null, due_at = whisper_bridge.now($1) where lane in (
+             select lane from whisper_bridge.lanes where lease_by = $2 order by lane for update)""",
+        at,
+        node,
+    )
+
+
 async def orphans(connection: Connection, *, silent_s: float, limit: int, at: float | None) -> list[Known]:
     """Open calls that nobody is at work on, the oldest first."""
     rows = await connection.fetch(

@@ -69,6 +69,10 @@ class Postgres:
         """Say that a node lives; its calls that have not ended, each with its heir or ""."""
         return await self._pool.run(partial(owners.beat, node=node, at=self._at()))
 
+    async def died(self, node: str) -> None:
+        """Say that a node is no more."""
+        await self._pool.run(partial(owners.died, node=node, at=self._at()), self.wake.set)
+
     async def orphans(self, silent_s: float, limit: int) -> list[Known]:
         """Calls that have not ended and that nobody is at work on; the oldest first."""
         return await self._pool.run(partial(owners.orphans, silent_s=silent_s, limit=limit, at=self._at()))
@@ -97,8 +101,10 @@ class Postgres:
         *,
         lines: Sequence[Line] = (),
         ended: bool = False,
-    ) -> None:
-        """Store events, lines and watermarks in one transaction, durable on return."""
+        deliverer: str = "",
+        lease_s: float = 0.0,
+    ) -> list[LaneLease]:
+        """Store events, lines and watermarks in one transaction, durable on return; the deliverer's leases."""
         operation = partial(
             calls.publish,
             lease=lease,
@@ -106,10 +112,15 @@ class Postgres:
             watermarks=dict(watermarks),
             lines=tuple(lines),
             ended=ended,
+            deliverer=deliverer,
+            lease_s=lease_s,
             at=self._at(),
         )
         with metrics.OUTBOX_PUBLISH_SECONDS.time():
-            await self._pool.run(operation, self.wake.set if events else None)
+            leases = await self._pool.run(operation, self.wake.set if events and not deliverer else None)
+        if deliverer and not leases:
+            self.wake.set()
+        return leases
 
     async def transcript(self, call_sid: str) -> list[Line]:
         """The lines stored of a call, in the order of their numbers."""
@@ -145,9 +156,9 @@ class Postgres:
         """The lane's next pending events in order."""
         return await self._pool.run(partial(lanes.peek, lane=lane, limit=limit))
 
-    async def ack(self, lane: LaneLease, position: int) -> None:
-        """The event was accepted; the lease is extended."""
-        await self._pool.run(partial(lanes.ack, lane=lane, position=position, at=self._at()))
+    async def ack(self, lane: LaneLease, position: int) -> bool:
+        """The event was accepted; whether more is pending. The lease is extended then, and over if not."""
+        return await self._pool.run(partial(lanes.ack, lane=lane, position=position, at=self._at()))
 
     async def retry(
         self, lane: LaneLease, position: int, delay_s: float, status: int | None, error: str

@@ -1,9 +1,13 @@
 import asyncio
+import gc
 import time
+import weakref
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
-from bridge.local.twilio.pacer import Pacer
+from bridge.local.twilio.pacer import TURN, Clock, Pacer
 from bridge.local.twilio.script import Beat
 
 
@@ -68,3 +72,71 @@ async def test_nothing_strikes_after_a_cancelled_run(apart_s: float) -> None:
     await asyncio.sleep(0.03)
 
     assert len(struck) == seen
+
+
+async def test_one_clock_serves_all_pacers_of_a_loop_in_the_order_of_their_beats() -> None:
+    struck: list[str] = []
+
+    def acting(name: str) -> Callable[[int, float], bool]:
+        def act(frame: int, _late_s: float) -> bool:
+            struck.append(f"{name}{frame}")
+            return True
+
+        return act
+
+    late = Pacer(iter([Beat(0, 0.02), Beat(1, 0.04)]), acting("a"), patience_s=1)
+    early = Pacer(iter([Beat(0, 0.01), Beat(1, 0.05)]), acting("b"), patience_s=1)
+    await asyncio.gather(late.run(), early.run())
+
+    assert struck == ["b0", "a0", "a1", "b1"]
+    assert Clock.here() is Clock.here()
+
+
+async def test_a_pacer_that_fails_stops_no_other() -> None:
+    def fail(_frame: int, _late_s: float) -> bool:
+        raise ConnectionResetError("gone")
+
+    struck: list[int] = []
+
+    def act(frame: int, _late_s: float) -> bool:
+        struck.append(frame)
+        return True
+
+    failing = Pacer(iter([Beat(0, 0.0), Beat(1, 0.01)]), fail, patience_s=1)
+    going = Pacer((Beat(n, n * 0.001) for n in range(2 * TURN)), act, patience_s=1)
+    _, failed = await asyncio.gather(going.run(), failing.run(), return_exceptions=True)
+
+    assert isinstance(failed, ConnectionResetError)
+    assert struck == list(range(2 * TURN))
+
+
+async def test_what_is_overdue_lets_others_have_a_turn() -> None:
+    turns: list[int] = []
+    struck: list[int] = []
+
+    def act(frame: int, _late_s: float) -> bool:
+        struck.append(frame)
+        return True
+
+    async def other() -> None:
+        while len(struck) < 10 * TURN:
+            turns.append(len(struck))
+            await asyncio.sleep(0)
+
+    pacer = Pacer((Beat(n, 0.0) for n in range(10 * TURN)), act, patience_s=1)
+    await asyncio.gather(pacer.run(), other())
+
+    assert max(after - before for before, after in pairwise(turns)) <= TURN
+
+
+def test_a_clock_keeps_no_loop_alive() -> None:
+    async def scenario() -> weakref.ref[asyncio.AbstractEventLoop]:
+        await Pacer(iter([Beat(0, 0.0), Beat(1, 0.002)]), lambda _frame, _late_s: True, patience_s=1).run()
+        return weakref.ref(asyncio.get_running_loop())
+
+    with asyncio.Runner() as runner:
+        loop = runner.run(scenario())
+    del runner
+    gc.collect()
+
+    assert loop() is None

@@ -10,7 +10,7 @@ import pytest
 from bridge.outbox.outbox import Outbox
 from bridge.outbox.postgresql.postgres import Postgres
 from tests.doubles.postgres import PostgresServer
-from tests.outbox.machine import check
+from tests.outbox.machine import Start, check
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ EMPTY = """do $$ begin execute (
 class PostgresEngine:
     """Each worker is a store of its own. It dies by losing its connections."""
 
-    alone = False
+    start: Start = "shared"
 
     def __init__(self, server: PostgresServer) -> None:
         self._runner = asyncio.Runner()

@@ -25,7 +25,7 @@ def event(sequence: int, call: str = "CA1", endpoint: str = A) -> Outgoing:
     return Outgoing(endpoint, sequence, f"evt_{call}_{sequence}", "t", b"%d" % sequence)
 
 
-async def patiently(operation: Callable[[], Awaitable[None]], deadline_s: float = 20) -> int:
+async def patiently(operation: Callable[[], Awaitable[object]], deadline_s: float = 20) -> int:
     """Repeat it until the outbox takes it, as publishers do; how often it did not."""
     refused = 0
     async with asyncio.timeout(deadline_s):

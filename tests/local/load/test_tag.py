@@ -1,4 +1,4 @@
-from tests.benchmarks import tag
+from bridge.local.load import tag
 
 
 def test_audio_says_which_track_it_is() -> None:

@@ -1,10 +1,10 @@
-from bridge.local.twilio import socket
-from tests.benchmarks.wire import Frames, Opcode, frame, masked
+from bridge.local.load.wire import Frames, Opcode, frame, masked
+from bridge.local.twilio import frame as twilio
 
 
 def test_frames_are_cut_wherever_the_bytes_are() -> None:
     text = "x" * 200
-    data = socket.frame(text, b"\x01\x02\xfe\xff") + frame(Opcode.PING, b"?")
+    data = twilio.text(text) + frame(Opcode.PING, b"?")
     for cut in range(len(data)):
         frames = Frames()
         found = frames.feed(data[:cut]) + frames.feed(data[cut:])

@@ -1,6 +1,8 @@
-"""WebSocket frames, cheaply: what a server at the end of the benchmark needs, and no more."""
+"""WebSocket frames, cheaply: what a server at the end of a load needs, and no more."""
 
 from enum import IntEnum
+
+from websockets.utils import accept_key
 
 
 class Opcode(IntEnum):
@@ -13,11 +15,26 @@ class Opcode(IntEnum):
     PONG = 10
 
 
+def accepted(request: str) -> bytes:
+    """The answer that opens a socket, to a request without its last, empty line."""
+    fields = dict(line.split(": ", 1) for line in request.split("\r\n")[1:])
+    key = {name.lower(): value for name, value in fields.items()}["sec-websocket-key"]
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept_key(key).encode() + b"\r\n\r\n"
+    )
+
+
 def frame(opcode: Opcode, payload: bytes) -> bytes:
     """One whole message of less than 64 kB, as a server sends it."""
-    size = len(payload)
-    length = bytes([size]) if size < 126 else bytes([126]) + size.to_bytes(2)
-    return bytes([0x80 | opcode]) + length + payload
+    return head(opcode, len(payload)) + payload
+
+
+def head(opcode: Opcode, size: int, *, masked: bool = False) -> bytes:
+    """The bytes before such a message's mask and payload."""
+    mask = 0x80 if masked else 0
+    length = bytes([mask | size]) if size < 126 else bytes([mask | 126]) + size.to_bytes(2)
+    return bytes([0x80 | opcode]) + length
 
 
 def masked(payload: bytes, key: bytes) -> bytes:
@@ -32,12 +49,13 @@ class Frames:
     """Cuts a connection's bytes into frames. Continuations are not joined: nobody here sends any."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""
+        """The beginning of a frame that is not whole yet."""
 
     def feed(self, data: bytes) -> list[tuple[int, bytes, bytes]]:
         """The frames that are whole by now: opcode, payload as it came, and its mask (empty: none)."""
-        if self._rest:
-            data = self._rest + data
+        if self.rest:
+            data = self.rest + data
         found = []
         at = 0
         while len(data) >= at + 2:
@@ -51,5 +69,5 @@ class Frames:
                 break
             at = body + length
             found.append((opcode, data[body:at], key))
-        self._rest = data[at:]
+        self.rest = data[at:]
         return found

@@ -1,0 +1,1 @@
+"""Several processes on one machine that take calls as one bridge."""

@@ -1,0 +1,52 @@
+"""Which worker gets the next connection: the one with the fewest media streams."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+SILENT_S: Final = 3.0
+"""A worker that has not reported for so long stands still: it reports once a second, and when something changes."""
+
+
+class Report(msgspec.Struct, array_like=True, frozen=True):
+    """What a worker says of itself."""
+
+    load: int
+    """Media streams that it has, and connections that have not shown yet whether they are some."""
+    taken: int
+    """Connections that have come to it, ever."""
+    taking: bool
+    """Whether it takes new calls: else it is about to end."""
+
+
+NOTHING: Final = Report(0, 0, taking=True)
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the supervisor knows of a worker. Times are monotonic, in seconds."""
+
+    heard_at: float
+    """When it reported last."""
+    report: Report = NOTHING
+    passed: int = 0
+    """Connections that were passed to it."""
+    turn: int = 0
+    """When the last one was: smaller is longer ago."""
+
+    @property
+    def load(self) -> int:
+        """Its streams; what is on its way to it counts as one."""
+        return self.report.load + max(0, self.passed - self.report.taken)
+
+    def pass_on(self, turn: int) -> None:
+        """A connection was passed to it."""
+        self.passed += 1
+        self.turn = turn
+
+
+def rank(standing: Standing, now: float) -> tuple[bool, bool, int, int]:
+    """By what workers are sorted: the first is to have the next connection, the second if that one cannot take it."""
+    stands_still = now - standing.heard_at >= SILENT_S
+    return not standing.report.taking, stands_still, standing.load, standing.turn
