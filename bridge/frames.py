@@ -25,6 +25,7 @@ _FINAL: Final = 0x80
 _MASKED: Final = 0x80
 _LENGTH: Final = 0x7F
 _TEXT: Final = _FINAL | Opcode.TEXT
+_LONG_TEXT: Final = bytes((_TEXT, _MASKED | 126))
 _AUDIO_HEAD: Final = bytes((_FINAL | Opcode.BINARY, _MASKED | 126)) + AUDIO.to_bytes(2)
 
 
@@ -46,6 +47,16 @@ def span(data: bytes, begin: int) -> tuple[int, int]:
     if data[begin + 1] & _MASKED:
         body += 4
     return body, body + length
+
+
+def sole_text(data: bytes) -> bytes | None:
+    """The payload of the one masked text frame of 126 to 65,535 bytes that `data` is; None if it is anything else.
+
+    So Twilio's media come, nearly always.
+    """
+    if data[:2] == _LONG_TEXT and len(data) == 8 + (data[2] << 8 | data[3]):
+        return apply_mask(data[8:], data[4:8])
+    return None
 
 
 def text(data: bytes, begin: int, body: int, end: int) -> bytes | None:

@@ -24,6 +24,7 @@ from bridge.call.relay import Relay
 from bridge.call.services import Services
 from bridge.config import Config, WebhookConfig
 from bridge.listener import listening
+from bridge.loop import rarely_collect
 from bridge.numbers.call_flows import CallFlows
 from bridge.numbers.numbers import Numbers
 from bridge.outbox.outbox import OutboxDown
@@ -241,6 +242,7 @@ async def serve(config: Config) -> None:
     else:
         with Signals() as signals:
             async with opened(config) as bridge:
+                rarely_collect()
                 await signals.stop.wait()
                 await bridge.drain(signals.hurry)
     _logger.info("stopped")

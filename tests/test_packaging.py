@@ -37,6 +37,7 @@ TESTED_ELSEWHERE = {
     "bridge/outbox/postgresql/operations.py": "outbox/test_operations.py",
     "bridge/outbox/postgresql/owners.py": "outbox/test_owners.py",
     "bridge/outbox/postgresql/retention.py": "outbox/test_operations.py",
+    "bridge/twilio/feed.py": "twilio/test_hostile.py",
     "bridge/local/speech/make.py": "local/speech/test_speech.py",
     "bridge/local/whisper/connection.py": "local/whisper/test_server.py",
     "bridge/local/whisper/message.py": "local/whisper/test_session.py",

@@ -11,18 +11,15 @@ and counts as silence that nobody sent.
 """
 
 import mmap
-import os
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Final
 
-from bridge import log, metrics
-from bridge.audio import mulaw, remains
+from bridge.audio import mulaw, remains, storage
 from bridge.audio.remains import ENDS, LIMIT, SEGMENT, Remains
 from bridge.audio.seams import Seam, Seams
 
 _SILENT: Final = bytes([mulaw.SILENCE]) * SEGMENT
-
-_logger = log.get(__name__)
 
 
 class Unreadable(Exception):  # noqa: N818 - a state of the disk
@@ -36,11 +33,15 @@ class Unreadable(Exception):  # noqa: N818 - a state of the disk
 class Journal:
     """The audio of one track in `directory`: what an earlier process left there, and what comes.
 
-    When all is finalised the directory is removed.
+    When all is finalised the directory is removed. Files are made and removed by `files`, one after the other: a file
+    system that writes its own log lets whoever asks it for that wait, 0.2 s at times, and so all calls. The next
+    segment is made while this one is filled. Without `files` it is all done at once.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, files: Executor | None = None) -> None:
         self._directory = directory
+        self._files = files
+        self._next: Future[mmap.mmap] | None = None  # the segment after the last
         self._segments: dict[int, mmap.mmap] = {}  # mapped now: the two ends, plus what was just read
         self._unfiled: set[int] = set()  # segments that live in memory only, because the disk refused them
         self._ends: memoryview | None = None  # see `remains.ENDS`; None: there are no files
@@ -127,7 +128,7 @@ class Journal:
                 with (self._directory / "seams").open("a") as file:
                     file.write(Seams([seam]).lines())
             except OSError as error:
-                self._refused(error)
+                storage.refused(self._directory, error)
 
     def clock(self, offset: int) -> int:
         """Where an offset lies on the call's clock, in samples."""
@@ -141,16 +142,14 @@ class Journal:
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
+        if self._next is not None and not self._next.cancel():
+            self._remove(self._path(-(-self.end // SEGMENT)))  # it has no audio in it yet
+        self._next = None
         if self._ends is None:
             return
         self._ends = None
         if delete:
-            try:
-                for name in ("ends", "seams"):
-                    (self._directory / name).unlink(missing_ok=True)
-                self._directory.rmdir()
-            except OSError as error:
-                self._refused(error)
+            self._remove(self._directory / "ends", self._directory / "seams", self._directory)
 
     def _append(self, data: bytes) -> None:
         taken, size, end = 0, len(data), self.end
@@ -176,11 +175,11 @@ class Journal:
             ends = self._directory / "ends"
             if not ends.exists() or ends.stat().st_size != ENDS.size:
                 ends.unlink(missing_ok=True)
-                _create(ends, ENDS.size)
-            self._ends = memoryview(_mapped(ends, ENDS.size)).cast("Q")
+                storage.create(ends, ENDS.size)
+            self._ends = memoryview(storage.mapped(ends, ENDS.size)).cast("Q")
             self._ends[0], self._ends[1], self._ends[2] = found.end, found.received, found.settled
         except OSError as error:
-            self._refused(error)
+            storage.refused(self._directory, error)
         return found
 
     def _made(self) -> bool:
@@ -200,12 +199,12 @@ class Journal:
             tail = found.end // SEGMENT
             try:
                 if found.end % SEGMENT:
-                    self._segments[tail] = _mapped(self._path(tail), SEGMENT)
+                    self._segments[tail] = storage.mapped(self._path(tail), SEGMENT)
             except (FileNotFoundError, ValueError):  # it is missing, or short
                 found.forfeit(tail)
         except OSError as error:
             self.unopened = True
-            self._refused(error)
+            storage.refused(self._directory, error)
             return Remains()
         return found
 
@@ -214,10 +213,9 @@ class Journal:
         segment: mmap.mmap | None = None
         if self._ends is not None:
             try:
-                _create(self._path(index), SEGMENT)
-                segment = _mapped(self._path(index), SEGMENT)
+                segment = self._made_segment(index)
             except OSError as error:
-                self._refused(error)
+                storage.refused(self._directory, error)
         if segment is None:
             segment = mmap.mmap(-1, SEGMENT)
             self._unfiled.add(index)
@@ -225,13 +223,22 @@ class Journal:
         self._unmap_all_but(index - 1, index)
         self._drop(self.end + SEGMENT - LIMIT + SEGMENT - 1)  # rounded up: whole segments are released
 
+    def _made_segment(self, index: int) -> mmap.mmap:
+        """The file of a new segment. Raises `OSError`."""
+        following, self._next = self._next, None
+        if self._files is not None:
+            self._next = self._files.submit(storage.made, self._path(index + 1))
+        if following is None or following.cancel():
+            return storage.made(self._path(index))
+        return following.result()
+
     def _segment(self, index: int) -> mmap.mmap | bytes:
         segment = self._segments.get(index)
         if segment is None:
             if index in self._silent:
                 return _SILENT
             try:
-                segment = self._segments[index] = _mapped(self._path(index), SEGMENT)
+                segment = self._segments[index] = storage.mapped(self._path(index), SEGMENT)
             except (OSError, ValueError) as error:  # ValueError: the file is shorter than it was
                 raise Unreadable(index, str(error)) from error
             self._unmap_all_but(index - 1, index, (self.end - 1) // SEGMENT)
@@ -249,36 +256,13 @@ class Journal:
             self._unfiled.discard(index)
             self._silent.discard(index)
             return
-        try:
-            self._path(index).unlink(missing_ok=True)
-        except OSError as error:
-            self._refused(error)
+        self._remove(self._path(index))
+
+    def _remove(self, *paths: Path) -> None:
+        if self._files is None:
+            storage.remove(*paths)
+        else:
+            self._files.submit(storage.remove, *paths)
 
     def _path(self, index: int) -> Path:
         return self._directory / remains.name(index)
-
-    def _refused(self, error: OSError) -> None:
-        metrics.JOURNAL_REFUSALS.inc()
-        _logger.error(
-            "journal_file_refused", directory=str(self._directory), error=error.strerror or str(error)
-        )
-
-
-def _create(path: Path, size: int) -> None:
-    """A new file of `size` bytes, its blocks allocated: writing to a hole on a full disk would kill us."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:  # macOS
-            os.pwrite(descriptor, bytes(size), 0)
-    except OSError:
-        path.unlink()
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _mapped(path: Path, size: int) -> mmap.mmap:
-    with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), size)

@@ -113,21 +113,22 @@ def _ends(path: Path, newest: int, limit: int) -> tuple[int, int, int] | None:
         end, received, settled = ENDS.unpack(path.read_bytes()[: ENDS.size])
     except (FileNotFoundError, struct.error):
         return None
-    # Behind: an append across two segments was killed. Ahead: the disk took no more segments.
-    fits = newest < 0 or (newest - 1) * SEGMENT < end <= (newest + 1) * SEGMENT + limit
+    # Behind: one is made before it is needed, and an append across two was killed. Ahead: the disk took no more.
+    fits = newest < 0 or (newest - 2) * SEGMENT < end <= (newest + 1) * SEGMENT + limit
     return (end, min(received, end), settled) if fits and end < 1 << 48 else None
 
 
 def _measured(directory: Path, newest: int) -> tuple[int, int, int]:
-    """The end as the newest segment has it: what was never written there is zero."""
-    if newest < 0:
-        return 0, 0, 0
-    try:
-        written = len((directory / name(newest)).read_bytes()[:SEGMENT].rstrip(b"\0"))
-    except FileNotFoundError:
-        written = SEGMENT
-    end = newest * SEGMENT + written
-    return end, end, 0
+    """The end as the newest segment with audio in it has it: what was never written there is zero."""
+    for segment in range(newest, -1, -1):
+        try:
+            written = len((directory / name(segment)).read_bytes()[:SEGMENT].rstrip(b"\0"))
+        except FileNotFoundError:
+            written = SEGMENT
+        if written:
+            end = segment * SEGMENT + written
+            return end, end, 0
+    return 0, 0, 0
 
 
 def _mended(path: Path) -> int:

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
 
@@ -38,22 +39,29 @@ _logger = log.get(__name__)
 
 
 class Folder:
-    """The audio of one call, and a memo of what else is needed to go on with it."""
+    """The audio of one call, and a memo of what else is needed to go on with it. `files` as in `Journal`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Executor | None = None) -> None:
         self.path = path
+        self.files = files
         self.call_sid, _, self.id = path.name.partition(".")
 
     def journal(self, track: events.Track) -> Journal:
         """The journal of a track, with what is in it already."""
-        return Journal(self.path / track)
+        return Journal(self.path / track, self.files)
 
     def tracks(self) -> list[events.Track]:
         """The tracks that have a journal."""
         return [track for track in TRACKS if (self.path / track).is_dir()]
 
     def write(self, memo: bytes) -> None:
-        """Keep the memo, in place of the last one: a reader finds the one or the other."""
+        """Keep the memo, in place of the last one: a reader finds the one or the other. Returns at once."""
+        if self.files is None:
+            self._write(memo)
+        else:
+            self.files.submit(self._write, memo)
+
+    def _write(self, memo: bytes) -> None:
         fresh = self.path / f"{MEMO}.new"
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,9 +98,9 @@ class Folder:
 
 
 async def discard(folder: Folder) -> None:
-    """Remove a folder without blocking; what cannot be removed is logged."""
+    """Remove a folder without blocking, after whatever else is to be done with its files; what cannot be removed is logged."""
     try:
-        await asyncio.to_thread(folder.discard)
+        await asyncio.get_running_loop().run_in_executor(folder.files, folder.discard)
     except BridgeError as error:
         _logger.error("journal_not_removed", call_sid=folder.call_sid, error=str(error))
 
@@ -102,6 +110,8 @@ class Journals:
 
     def __init__(self, root: Path, node: str) -> None:
         self.root = root
+        self.files = ThreadPoolExecutor(1, thread_name_prefix="journals")
+        """Makes and removes the files of all journals; see `Journal`."""
         self._own = root / node
         self._lock: int | None = None
 
@@ -126,6 +136,7 @@ class Journals:
 
     def __exit__(self, *_: object) -> None:
         """Give the directory up: what is left in it is the next process's."""
+        self.files.shutdown()
         if self._lock is None:
             return
         with contextlib.suppress(OSError):  # calls are left in it
@@ -135,14 +146,14 @@ class Journals:
 
     def folder(self, call_sid: str) -> Folder:
         """A new folder for a call; it is made when something is put into it."""
-        return Folder(self._own / f"{call_sid}.{secrets.token_hex(8)}")
+        return Folder(self._own / f"{call_sid}.{secrets.token_hex(8)}", self.files)
 
     def own(self) -> list[Folder]:
         """What lies in this process's directory, of live calls and of others. Blocks, though not for long."""
         if self._lock is None:
             return []
         try:
-            return [Folder(path) for path in sorted(self._own.iterdir()) if _is_call(path)]
+            return [Folder(path, self.files) for path in sorted(self._own.iterdir()) if _is_call(path)]
         except OSError as error:
             _refused(self._own, error)
             return []
@@ -185,7 +196,7 @@ class Journals:
             for path in sorted(node.iterdir()):
                 try:
                     if _is_call(path):
-                        yield Folder(path.rename(self._own / path.name))
+                        yield Folder(path.rename(self._own / path.name), self.files)
                 except OSError as error:
                     _refused(path, error)
             _remove_empty(node)

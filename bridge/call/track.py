@@ -51,6 +51,7 @@ class Track:
         self._on_gap = on_gap  # called with (start, end) on the call's clock, and the offset where they meet
         self._received_at = 0.0
         self._filled = False  # silence was added for a pause that is not over
+        self._follows = False  # what comes next lies right behind what came last, here and on the clock
         self._new_stream = False
         self._uncounted = 0  # samples that are not in the metric yet
         self._seconds = metrics.AUDIO_SECONDS.labels(name)
@@ -58,20 +59,22 @@ class Track:
     def media(self, position: int | None, audio: bytes, now: float) -> None:
         """Keep `audio`, which lies at `position` on the call's clock, or right after the last if None."""
         journal = self.journal
+        follows = self._follows and (position is None or position == self.received_until)
         if journal.end == 0:
             audio = self._begin(position or 0, audio)
             if not audio:
                 return
         elif position is not None:
-            if position != self.received_until or self._filled:
+            if not follows:
                 self._line_up(position)
             self._new_stream = False
         journal.append(audio)
-        self.received_until = journal.clock(journal.end)
+        self.received_until = self.received_until + len(audio) if follows else journal.clock(journal.end)
+        self._follows = True
+        self._filled = False
         if audio.translate(None, _QUIET):
             self.loud_until = self.received_until
         self._received_at = now
-        self._filled = False
         self._uncounted += len(audio)
 
     def new_stream(self) -> None:
@@ -131,3 +134,4 @@ class Track:
     def _fill(self, samples: int) -> None:
         self.journal.fill(samples)
         self._filled = True
+        self._follows = False

@@ -17,7 +17,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from bridge import frames, metrics
-from bridge.twilio.allowance import OWED_S, RATE, Ahead, Allowance
+from bridge.twilio.allowance import OWED_S, RATE, Allowance
 from bridge.twilio.media import Refused
 from bridge.twilio.upgrade import upgraded
 
@@ -54,7 +54,8 @@ class Socket(asyncio.Protocol):
 
     def __init__(self, speed: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ws = Protocol(Side.SERVER, state=State.OPEN, max_size=MAX_MESSAGE)
-        self._allowance = Allowance(monotonic(), speed)
+        self.allowance = Allowance(monotonic(), speed)
+        """What may come on it."""
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -67,7 +68,9 @@ class Socket(asyncio.Protocol):
         self._rest = bytearray()  # the beginning of a frame
         self._lacking = 0  # with so many bytes more its length is known, or it is whole
         self._fragments: list[bytes] = []
-        self._over = self._broken = False  # closed by one side; because the peer does not keep to the protocol
+        self._over = self._broken = (
+            False  # closed by one side; because the peer does not keep to the protocol
+        )
         self._silent = 0  # beats since the peer said something
         self._beat: asyncio.TimerHandle | None = None
         self._blocked: asyncio.TimerHandle | None = None  # since the peer reads nothing
@@ -110,21 +113,6 @@ class Socket(asyncio.Protocol):
         if self._fault is not None:
             raise self._fault
 
-    def believed(self, timestamp_ms: int | None) -> int | None:
-        """The timestamp of audio, unless it is one that cannot be yet. Raises `Unruly`."""
-        if timestamp_ms is None or timestamp_ms <= self._allowance.believed_ms:
-            return timestamp_ms
-        ahead = self._allowance.ahead(timestamp_ms, self._monotonic())
-        if ahead is Ahead.NO:
-            return timestamp_ms
-        metrics.AUDIO_ANOMALIES.labels("ahead").inc()
-        if ahead is Ahead.FAR:
-            sentence = (
-                "the audio is a minute ahead of time (twilio.max_speed is for calls that are simulated)"
-            )
-            raise Unruly(Refused("audio_ahead", sentence))
-        return None
-
     async def close(self, code: int = WSCloseCode.OK, message: str = "") -> None:
         """Close it. What a peer that does not read was to get is thrown away."""
         self._take = self._drop
@@ -150,6 +138,13 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Cut the bytes into frames, and act on each that is whole."""
         self._silent = 0
+        text = frames.sole_text(data)
+        if text is None or self._rest or self._fragments or self._over or not text.isascii():
+            self._cut(data)
+        elif self._allowed():
+            self._bring(text)
+
+    def _cut(self, data: bytes) -> None:
         if self._rest:
             self._rest += data
             self._lacking -= len(data)
@@ -228,8 +223,8 @@ class Socket(asyncio.Protocol):
 
     def _allowed(self) -> bool:
         """Whether one more message may come now."""
-        self._allowance.messages -= 1
-        if self._allowance.messages >= 0 or self._allowance.more(self._monotonic()):
+        self.allowance.messages -= 1
+        if self.allowance.messages >= 0 or self.allowance.more(self._monotonic()):
             return True
         sentence = f"more than {RATE} messages a second, and more than {OWED_S:.0f} s of these at once"
         self._fail(Unruly(Refused("message_rate", sentence)))

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from aiohttp import WSCloseCode, web
@@ -14,14 +14,12 @@ from bridge.call.calls import Calls
 from bridge.call.memo import About
 from bridge.config import Config, NumberSettings
 from bridge.twilio.admission import Admission, Place
+from bridge.twilio.feed import START_S, Feed
 from bridge.twilio.gate import Gate
-from bridge.twilio.media import Dtmf, Event, Ignored, Media, MediaStream, Refused, Start, Stop
+from bridge.twilio.media import Refused, Start
 from bridge.twilio.socket import Socket, Unruly
 from bridge.twilio.sources import UNSIGNED, Sources
 from bridge.twilio.stream_token import Ticket, TokenRefused
-
-START_S: Final = 5.0
-"""A socket that has not said `start` by then is closed."""
 
 TAKEN_S: Final = 30.0
 """How long a stream of a call that another process has, or had, waits until the call is ours: until the other one is
@@ -142,21 +140,19 @@ class Streams:
 
     async def _carry(self, socket: Socket) -> None:
         """Read the socket until the stream is over, and close it."""
-        carried = _Carried(socket, functools.partial(self._begin, socket))
+        feed = Feed(socket, functools.partial(self._begin, socket), self._monotonic)
         try:
-            await carried.begin()
-            if carried.call is not None and not carried.over:
-                await socket.each(carried.take)
+            await feed.run()
         except TimeoutError:
-            carried.refuse(Refused("no_start", f"no start message came within {START_S:.0f} s"))
+            feed.refuse(Refused("no_start", f"no start message came within {START_S:.0f} s"))
         except Unruly as unruly:
-            carried.refuse(unruly.refused)
+            feed.refuse(unruly.refused)
         finally:
-            carried.end()
-        if carried.refused is None:
+            feed.end()
+        if feed.refused is None:
             await socket.close()
         else:
-            await socket.close(WSCloseCode.POLICY_VIOLATION, carried.refused.sentence)
+            await socket.close(WSCloseCode.POLICY_VIOLATION, feed.refused.sentence)
 
     async def _begin(self, socket: Socket, start: Start) -> Call | Refused:
         self._sources.started(socket)
@@ -216,82 +212,6 @@ class _Live:
     def sockets(self, endpoint: str) -> int:
         live = (call for call in self._calls if not call.recovering)
         return sum(len(call.memo.tracks) for call in live if call.settings.whisper.endpoint_url == endpoint)
-
-
-class _Carried:
-    """What one socket has brought so far."""
-
-    def __init__(self, socket: Socket, admit: Callable[[Start], Awaitable[Call | Refused]]) -> None:
-        self.call: Call | None = None
-        self.refused: Refused | None = None
-        self.over = False
-        self._socket = socket
-        self._admit = admit
-        self._stream = MediaStream()
-        self._generation = 0
-
-    @property
-    def _current(self) -> bool:
-        """Whether the call still lives, and on this socket."""
-        call = self.call
-        return call is not None and not call.ending and call.carrier.generation == self._generation
-
-    async def begin(self) -> None:
-        """Read until it is known which call this is the stream of, or that it is of none."""
-        async with asyncio.timeout(START_S) as patience:
-            while self.call is None and not self.over and (text := await self._socket.text()) is not None:
-                for event in self._stream.receive(text):
-                    if isinstance(event, Start):
-                        patience.reschedule(None)
-                        metrics.MESSAGES.labels("start").inc()
-                        await self._begin(event)
-                    else:
-                        self._act(event)
-
-    def take(self, text: bytes) -> bool:
-        """Bring a message to the call; whether more are wanted."""
-        if not self._current:
-            return self.call is not None and self.call.leaving  # one that is handed over is closed by that
-        for event in self._stream.receive(text):
-            self._act(event)
-        return not self.over
-
-    async def _begin(self, start: Start) -> None:
-        admitted = await self._admit(start)
-        if isinstance(admitted, Refused):
-            self.refuse(admitted)
-        else:
-            self.call, self._generation = admitted, admitted.carrier.generation
-
-    def _act(self, event: Event) -> None:
-        """Bring what came to the call."""
-        if isinstance(event, Media) and self.call is not None:
-            self.call.media(event.track, self._socket.believed(event.timestamp_ms), event.audio)
-        elif isinstance(event, Ignored):
-            metrics.MESSAGES_IGNORED.labels(event.why).inc()
-        elif isinstance(event, Refused):
-            self.refuse(event)
-        elif self.call is None:
-            metrics.MESSAGES_IGNORED.labels("no_call").inc()
-        elif isinstance(event, Dtmf):
-            metrics.MESSAGES.labels("dtmf").inc()
-            self.call.dtmf(event.digit)
-        elif isinstance(event, Stop):
-            metrics.MESSAGES.labels("stop").inc()
-            self.call.end("hangup")
-            self.over = True
-
-    def refuse(self, refused: Refused) -> None:
-        """Count and log why the stream is not transcribed."""
-        self.refused = refused
-        self.over = True
-        metrics.REFUSALS.labels(refused.why).inc()
-        _logger.warning("stream_refused", why=refused.why, sentence=refused.sentence)
-
-    def end(self) -> None:
-        """The socket is closed: without a `stop` before it, the call's stream was cut."""
-        if self.call is not None and self._current:
-            self.call.cut("disconnected")
 
 
 def _is_silent(call: Call) -> bool:

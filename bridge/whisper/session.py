@@ -44,8 +44,8 @@ HASTY_TAIL: Final = 30 * mulaw.SAMPLE_RATE
 """Beyond this much audio without a final it was no last utterance: a song, or a voice far away."""
 
 STUCK: Final = 2
-"""Sockets in a row that broke before anything was settled. The next one is not sent the silence before the first
-speech again: sockets that live for seconds would never get past a long one."""
+"""Sockets in a row that broke before anything was settled. The next one is not sent the silence before the first speech
+again: sockets that live for seconds would never get past a long one."""
 
 UNREADABLE_S: Final = 5.0
 """The journal's disk may fail this long before what cannot be read is given up."""
@@ -98,8 +98,7 @@ class Session:
         self._pace = Pace(whisper.replay_speed, 0)
         self._audio_end: int | None = None  # where the audio ends, once it is complete
         self._unreadable_at: float | None = None
-        self._stuck = 0
-        self._last_tries = 0
+        self._stuck = self._last_tries = 0
         self._doubted_at = -1  # `finished` was not believed once when the watermark was here
 
     async def run(self) -> None:

@@ -82,7 +82,10 @@ class WhisperSocket(asyncio.Protocol):
         self._inbox: deque[str] = deque()
         self._arrived = asyncio.Event()
         self._fragments: list[bytes] = []
-        self._writable = True
+        self.writable = False
+        """Whether frames may be sent now: the socket is open and its write buffer is not full."""
+        self._is_open = False
+        self._room = True
         self._reading = True
         self._closing = False
         self._ping: asyncio.TimerHandle | None = None
@@ -107,9 +110,8 @@ class WhisperSocket(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 await socket._open(uri.host, uri.port, tls)
         except TimeoutError as error:
-            raise ConnectFailed(
-                f"{uri.host} did not open the socket within {timeout:.0f} s", hung=True
-            ) from error
+            late = f"{uri.host} did not open the socket within {timeout:.0f} s"
+            raise ConnectFailed(late, hung=True) from error
         except InvalidStatus as error:
             status = error.response.status_code
             asked = next(iter(error.response.headers.get_all("Retry-After")), None)
@@ -123,11 +125,6 @@ class WhisperSocket(asyncio.Protocol):
         return socket
 
     @property
-    def writable(self) -> bool:
-        """Whether frames may be sent now: the socket is open and its write buffer is not full."""
-        return self._writable and self._ws.state is State.OPEN
-
-    @property
     def unsent(self) -> int:
         """Bytes in the write buffer."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -139,12 +136,12 @@ class WhisperSocket(asyncio.Protocol):
 
     def send_frame(self, pcm: bytes) -> None:
         """Send one binary message of `frames.AUDIO`. Silently nothing once the socket is closing: `receive` tells."""
-        if self._ws.state is State.OPEN and self._transport is not None:
+        if self._is_open and self._transport is not None:
             self._transport.write(frames.audio(pcm))
 
     def send_text(self, text: str) -> None:
         """Send one text message."""
-        if self._ws.state is State.OPEN:
+        if self._is_open:
             self._ws.send_text(text.encode())
             self._flush()
 
@@ -164,9 +161,10 @@ class WhisperSocket(asyncio.Protocol):
 
     async def close(self) -> None:
         """Close with 1000; within `CLOSE_TIMEOUT_S` either the server agrees or the connection is cut."""
-        if self._ws.state is State.OPEN:
+        if self._is_open:
             self._ws.send_close(1000)
             self._flush()
+            self._look()
         if not self._reading and self._transport is not None:
             self._inbox.clear()
             self._reading = True
@@ -210,23 +208,24 @@ class WhisperSocket(asyncio.Protocol):
         """Wake whoever waits."""
         if self._ws.state is not State.CLOSED:
             self._ws.receive_eof()
+        self._look()
         if self._ping is not None:
             self._ping.cancel()
         if not self.opened.done():
-            self.opened.set_exception(
-                exc or ConnectionResetError("the connection was closed in the handshake")
-            )
+            self.opened.set_exception(exc or ConnectionResetError("it was closed in the handshake"))
             self.opened.exception()  # the opener may have given up already
         self._lost.set_result(None)
         self._arrived.set()
 
     def pause_writing(self) -> None:
         """The write buffer is full."""
-        self._writable = False
+        self._room = False
+        self._look()
 
     def resume_writing(self) -> None:
         """The write buffer has room again."""
-        self._writable = True
+        self._room = True
+        self._look()
 
     async def _open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         try:
@@ -245,15 +244,18 @@ class WhisperSocket(asyncio.Protocol):
         if not self.opened.done() and self._ws.handshake_exc is not None:
             self.opened.set_exception(self._ws.handshake_exc)
         self._flush()
+        self._look()
         if self._ws.close_expected() and not self._closing:
             self._closing = True
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.abort)  # a peer that never hangs up
 
+    def _look(self) -> None:
+        """Learn whether frames may be sent; to ask for each one would cost more than the frame."""
+        self._is_open = self._ws.state is State.OPEN
+        self.writable = self._is_open and self._room
+
     def _handshake_done(self) -> None:
-        if self.opened.done():
-            return
-        if self._ws.handshake_exc is not None:
-            self.opened.set_exception(self._ws.handshake_exc)
+        if self.opened.done() or self._ws.handshake_exc is not None:
             return
         self.opened.set_result(None)
         self._ping = asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._keepalive)
@@ -277,7 +279,7 @@ class WhisperSocket(asyncio.Protocol):
             self.abort()
             return
         self._ping_sent = True
-        if self._ws.state is State.OPEN:
+        if self._is_open:
             self._ws.send_ping(b"")
             self._flush()
         self._ping = asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._keepalive)

@@ -24,6 +24,9 @@ JOIN: Final = mulaw.SAMPLE_RATE // 4
 LEAD: Final = mulaw.SAMPLE_RATE
 """Samples before a loud stretch that may belong to it: soft first sounds."""
 
+AGE: Final = mulaw.SAMPLE_RATE // 8
+"""Samples that are sent before it is looked again what is old."""
+
 STRETCHES: Final = 1000
 """Stretches remembered one by one: more than two minutes hold. With the outbox down for hours the rest is one."""
 
@@ -39,6 +42,7 @@ class Watermark:
         self.offset = start
         self.doubted: int | None = None
         """Where loud audio begins that it moved over without a final; None once there was one after it."""
+        self._aged = -AGE  # what was sent when it was last looked what is old
         self._new_from = start  # loud audio before this is the tail of a finalised word
         self._loud: deque[tuple[int, int]] = deque()  # stretches past the offset that may be speech
         self._listened = start  # those before this are speech
@@ -46,6 +50,7 @@ class Watermark:
     def finalised(self, end: int) -> None:
         """A final that reaches to `end` is stored."""
         self.doubted = None
+        self._aged = -AGE
         self._new_from = max(self._new_from, end + TAIL)
         self._move(end)
 
@@ -63,6 +68,9 @@ class Watermark:
 
     def age(self, sent_until: int) -> None:
         """Move over what is old enough, now that audio up to `sent_until` was sent and all answers are stored."""
+        if 0 <= sent_until - self._aged < AGE:
+            return
+        self._aged = sent_until
         quiet_before = sent_until - int(QUIET_S * mulaw.SAMPLE_RATE)
         if quiet_before > self.offset:
             loud = self._loud[0][0] if self._loud else quiet_before
@@ -95,6 +103,7 @@ class Watermark:
 
     def listened(self, span: tuple[int, int], speech: Stretches) -> None:
         """Somebody listened to what `unheard` told: what is not in `speech` was only loud, and needs no final."""
+        self._aged = -AGE
         begin, end = max(span[0], self._listened), span[1]
         within = [(max(first, begin), min(last, end)) for first, last in speech]
         kept = [(0, begin), *within, (end, self._loud[-1][1] if self._loud else end)]

@@ -199,6 +199,7 @@ async def work(door: socket, line_end: socket, outbox: socket | None) -> int:
     try:
         async with joined(config, worker) as bridge:
             running = asyncio.create_task(worker.run())
+            loop.rarely_collect()
             try:
                 await stop.wait()
                 await bridge.drain(hurry)

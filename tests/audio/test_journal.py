@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.audio import journal as module
+from bridge.audio import remains, storage
 from bridge.audio.journal import Journal, Unreadable
 from bridge.audio.remains import ENDS, SEGMENT
 
@@ -223,14 +226,14 @@ def test_a_last_segment_that_cannot_be_opened_is_gone_on_behind(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     journal.append(pattern(SEGMENT + 10))
-    mapped = module._mapped
+    mapped = storage.mapped
 
     def refusing(path: Path, size: int) -> object:
         if path.name == "000001.ulaw":
             raise ValueError("mmap length is greater than file size")
         return mapped(path, size)
 
-    monkeypatch.setattr(module, "_mapped", refusing)
+    monkeypatch.setattr(storage, "mapped", refusing)
     reopened = Journal(tmp_path / "track")
     assert not reopened.unopened
     assert (reopened.end, reopened.lost) == (2 * SEGMENT, [(SEGMENT, SEGMENT + 10)])
@@ -241,7 +244,7 @@ def test_a_last_segment_that_cannot_be_opened_is_gone_on_behind(
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.EACCES])
-@pytest.mark.parametrize("call", ["bridge.audio.remains.os.scandir", "bridge.audio.journal._mapped"])
+@pytest.mark.parametrize("call", ["bridge.audio.remains.os.scandir", "bridge.audio.storage.mapped"])
 def test_audio_that_cannot_be_opened_now_is_neither_empty_nor_lost(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, call: str
 ) -> None:
@@ -269,7 +272,7 @@ def test_a_new_journal_that_the_disk_refuses_has_nothing_unopened(
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(module, "_mapped", refuse)
+    monkeypatch.setattr(storage, "mapped", refuse)
     journal = Journal(tmp_path / "track")
     journal.append(b"audio")
     assert (journal.unopened, read(journal, 0, 5)) == (False, b"audio")
@@ -298,9 +301,10 @@ def test_what_was_released_is_known_to_the_next_process_and_not_what_the_limit_t
 
 WRITER = """
 import itertools, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from bridge.audio.journal import Journal
-journal = Journal(Path(sys.argv[1]))
+journal = Journal(Path(sys.argv[1]), ThreadPoolExecutor(1) if sys.argv[2:] else None)
 print("ready", flush=True)
 for number in itertools.count():
     journal.append(number.to_bytes(2, "little") * 80)
@@ -309,10 +313,13 @@ for number in itertools.count():
 """Appends frames of 160 bytes, each full of its number, as fast as it can."""
 
 
-def test_a_killed_process_leaves_only_whole_appends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("thread", [[], ["thread"]], ids=["at once", "in a thread"])
+def test_a_killed_process_leaves_only_whole_appends(tmp_path: Path, thread: list[str]) -> None:
     directory = tmp_path / "track"
     for kill in range(5):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(directory), *thread], stdout=subprocess.PIPE
+        )
         with process:
             assert process.stdout is not None
             process.stdout.readline()
@@ -329,3 +336,75 @@ def test_a_killed_process_leaves_only_whole_appends(tmp_path: Path) -> None:
         assert (numbers == numbers[:, :1]).all()
         assert (np.diff(numbers[:, 0].astype(int)) % 65536 == 1).all()
         journal.close(delete=True)
+
+
+class Slow(ThreadPoolExecutor):
+    """One thread, that does nothing until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.go = threading.Event()
+        self.submit(self.go.wait)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_files_are_made_before_they_are_needed_and_removed_by_somebody_else(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as files:
+        journal = Journal(tmp_path / "track", files)
+        audio = pattern(4 * SEGMENT)
+        for begin in range(0, len(audio), 160):
+            journal.append(audio[begin : begin + 160])
+        files.submit(int).result()
+        assert names(tmp_path / "track") == [f"{n:06d}.ulaw" for n in range(5)] + ["ends"]
+        assert read(journal, 0, len(audio)) == audio
+        journal.release(3 * SEGMENT)
+        files.submit(int).result()
+        assert names(tmp_path / "track") == ["000003.ulaw", "000004.ulaw", "ends"]
+        found = remains.read(tmp_path / "track")
+        assert (found.start, found.end, found.lost) == (3 * SEGMENT, 4 * SEGMENT, [])
+        journal.close(delete=True)
+    assert not (tmp_path / "track").exists()
+
+
+def test_a_disk_that_keeps_others_waiting_does_not_keep_the_audio_waiting(tmp_path: Path) -> None:
+    with Slow() as files:
+        journal = Journal(tmp_path / "track", files)
+        audio = pattern(3 * SEGMENT + 10)
+        journal.append(audio)
+        journal.release(2 * SEGMENT)
+        assert read(journal, 2 * SEGMENT, SEGMENT + 10) == audio[2 * SEGMENT :]
+        assert "000000.ulaw" in names(tmp_path / "track")
+        files.go.set()
+        files.submit(int).result()
+        assert names(tmp_path / "track") == ["000002.ulaw", "000003.ulaw", "000004.ulaw", "ends"]
+        journal.close(delete=False)
+    assert names(tmp_path / "track") == ["000002.ulaw", "000003.ulaw", "ends"]
+    again = Journal(tmp_path / "track")
+    assert read(again, 2 * SEGMENT, SEGMENT + 10) == audio[2 * SEGMENT :]
+    assert again.lost == []
+
+
+def test_what_was_made_too_early_is_removed_with_the_rest(tmp_path: Path) -> None:
+    with Slow() as files:
+        journal = Journal(tmp_path / "track", files)
+        journal.append(b"x" * 10)
+        journal.close(delete=True)
+        files.go.set()
+    assert not (tmp_path / "track").exists()
+
+
+def test_a_segment_that_cannot_be_made_in_time_lives_in_memory(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as files:
+        journal = Journal(tmp_path / "track", files)
+        journal.append(b"x" * 10)
+        files.submit(int).result()
+        (tmp_path / "track" / "000002.ulaw").mkdir()
+        audio = pattern(3 * SEGMENT)
+        journal.append(audio)
+        assert read(journal, 10, len(audio)) == audio
+        (tmp_path / "track" / "000002.ulaw").rmdir()
+        journal.close(delete=True)
+    assert not (tmp_path / "track").exists()

@@ -36,6 +36,7 @@ def test_a_folder_keeps_a_memo_and_knows_its_tracks(tmp_path: Path) -> None:
         folder.write(b"first")
         folder.write(b"second")
         folder.journal("outbound").append(b"audio")
+        journals.files.submit(int).result()
         assert (folder.read(), folder.tracks()) == (b"second", ["outbound"])
         assert (folder.path / "memo").stat().st_mode & 0o777 == 0o600
         assert Folder(folder.path).id == folder.id

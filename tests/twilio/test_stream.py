@@ -135,7 +135,7 @@ async def test_a_start_that_cannot_be_read_does_not_use_its_token_up(tmp_path: P
 
 
 async def test_a_socket_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "START_S", 0.1)
+    monkeypatch.setattr("bridge.twilio.feed.START_S", 0.1)
     async with house(tmp_path) as (setup, client), upgrade(setup, client) as socket:
         await socket.send_str('{"event":"connected"}')
         closed = await socket.receive(timeout=5)
