@@ -52,6 +52,10 @@ class Delays:
         return [spread["p99"] for spread in spreads if spread]
 
 
+STOLEN: Final = 0.02
+"""The share of a processor beyond which a host that gives it to others makes everything late."""
+
+
 @dataclass(slots=True)
 class Level:
     """So many calls between two moments. All times are seconds of the monotonic clock."""
@@ -70,6 +74,8 @@ class Level:
     """The part of it that is not the journals' pages."""
     load_average: float
     """Of the machine, over the minute before."""
+    stolen_s: float
+    """Processor time that this machine wanted and its host gave to others."""
     delays: Delays
     lateness: Lateness
     """Of the load."""
@@ -78,6 +84,16 @@ class Level:
     def busy(self) -> float:
         """The share of one processor that the system used."""
         return self.cpu_s / (self.until - self.since)
+
+    @property
+    def stolen(self) -> float:
+        """The share of one processor."""
+        return self.stolen_s / (self.until - self.since)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it says more of the machine than of the system."""
+        return self.lateness.void or self.stolen > STOLEN
 
     def p99_ms(self) -> float:
         """Of the service delay; without any frame it is endless."""
@@ -107,4 +123,5 @@ class Level:
             "load_cpu_percent": round(100 * self.load_cpu_s / seconds, 1),
             "sink_cpu_percent": round(100 * self.sink_cpu_s / seconds, 1),
             "load_average": round(self.load_average, 2),
+            "stolen_percent": round(100 * self.stolen, 2),
         }

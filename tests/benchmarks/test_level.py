@@ -20,6 +20,7 @@ def level(delays: Delays, lateness: Lateness = Lateness()) -> Level:  # noqa: B0
         rss_kb=400,
         anonymous_kb=300,
         load_average=0.5,
+        stolen_s=0.0,
         delays=delays,
         lateness=lateness,
     )
@@ -51,6 +52,15 @@ def test_what_came_after_the_last_minute_because_the_end_was_late_is_no_minute()
     )
 
     assert found.p99_by_minute() == [2, 2]
+
+
+def test_a_level_on_a_machine_that_somebody_else_uses_is_doubtful() -> None:
+    delays = Delays(np.array([0.002]), np.array([1.0]), np.array([0.02]))
+    stolen = level(delays)
+    stolen.stolen_s = 0.3
+    late = level(delays, Lateness(0.1, 90.0, 99.0))
+    assert [each.doubtful for each in (level(delays), stolen, late)] == [False, True, True]
+    assert stolen.figures({}, {})["stolen_percent"] == 5
 
 
 def test_figures_of_a_level() -> None:

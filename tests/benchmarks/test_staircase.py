@@ -36,7 +36,7 @@ class Scripted(Staircase):
         late_ms, delay_s = self.measured.pop(0)
         delays = Delays(np.array([delay_s]), np.array([0.0]), np.array([delay_s]))
         return Level(
-            self.calls, 0, seconds, 0, 0, 0, before[0], 0, 0, delays, Lateness(late_ms, late_ms, late_ms)
+            self.calls, 0, seconds, 0, 0, 0, before[0], 0, 0, 0, delays, Lateness(late_ms, late_ms, late_ms)
         )
 
     async def _hang_up(self) -> list[CallReport]:
