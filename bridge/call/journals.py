@@ -98,9 +98,12 @@ class Folder:
 
 
 async def discard(folder: Folder) -> None:
-    """Remove a folder without blocking, after whatever else is to be done with its files; what cannot be removed is logged."""
+    """Remove a folder without blocking, after whatever else is to be done with its files; what cannot be removed is logged.
+
+    Who is cancelled meanwhile does not keep it from being removed.
+    """
     try:
-        await asyncio.get_running_loop().run_in_executor(folder.files, folder.discard)
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(folder.files, folder.discard))
     except BridgeError as error:
         _logger.error("journal_not_removed", call_sid=folder.call_sid, error=str(error))
 

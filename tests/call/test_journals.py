@@ -16,12 +16,19 @@ N1, N2, N3, N4 = ("1" * 32, "2" * 32, "3" * 32, "4" * 32)
 CALL, OTHER = "CA" + "1" * 32, "CA" + "2" * 32
 
 
+def write(folder: Folder, memo: bytes) -> None:
+    """Write a memo, and wait until it is there."""
+    folder.write(memo)
+    if folder.files is not None:
+        folder.files.submit(int).result()
+
+
 def left(root: Path, node: str, *call_sids: str) -> list[Folder]:
     """Calls of a process that is no more."""
     with Journals(root, node) as journals:
         folders = [journals.folder(call_sid) for call_sid in call_sids]
         for folder in folders:
-            folder.write(folder.call_sid.encode())
+            write(folder, folder.call_sid.encode())
             journal = folder.journal("inbound")
             journal.append(b"audio")
             journal.close(delete=False)
@@ -33,8 +40,8 @@ def test_a_folder_keeps_a_memo_and_knows_its_tracks(tmp_path: Path) -> None:
         folder = journals.folder(CALL)
         assert (folder.call_sid, folder.read(), folder.tracks()) == (CALL, b"", [])
         assert folder.id != journals.folder(CALL).id
-        folder.write(b"first")
-        folder.write(b"second")
+        write(folder, b"first")
+        write(folder, b"second")
         folder.journal("outbound").append(b"audio")
         journals.files.submit(int).result()
         assert (folder.read(), folder.tracks()) == (b"second", ["outbound"])
@@ -66,7 +73,7 @@ def test_what_a_process_left_is_taken_over_once(tmp_path: Path) -> None:
 
 def test_a_living_process_keeps_its_calls(tmp_path: Path) -> None:
     with Journals(tmp_path, N1) as first:
-        first.folder(CALL).write(b"memo")
+        write(first.folder(CALL), b"memo")
         with Journals(tmp_path, N2) as second:
             assert second.adopt() == []
         assert len(list((tmp_path / N1).glob("CA*"))) == 1
@@ -78,6 +85,7 @@ from pathlib import Path
 from bridge.call.journals import Journals
 with Journals(Path(sys.argv[1]), "1" * 32) as journals:
     journals.folder(sys.argv[2]).write(b"memo")
+    journals.files.submit(int).result()
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -124,7 +132,7 @@ def test_a_directory_that_was_taken_for_a_dead_ones_is_made_again(
     monkeypatch.setattr(fcntl, "flock", rob)
     with Journals(tmp_path, N1) as journals:
         assert robbed
-        journals.folder(CALL).write(b"memo")
+        write(journals.folder(CALL), b"memo")
         with Journals(tmp_path, N2) as other:
             assert other.adopt() == []
 
@@ -146,7 +154,7 @@ def test_a_disk_that_refuses_costs_recovery_and_not_the_bridge(
     monkeypatch.setattr(Path, "mkdir", full)
     with Journals(tmp_path / "journal", N1) as journals:
         folder = journals.folder(CALL)
-        folder.write(b"memo")
+        write(folder, b"memo")
         journal = folder.journal("inbound")
         journal.append(b"audio")
         assert journal.end == 5
@@ -233,8 +241,8 @@ def test_where_the_machine_does_not_say_which_run_it_is_nothing_is_assumed(
 def test_erasing_removes_a_calls_audio_of_every_process_and_no_other_calls(tmp_path: Path) -> None:
     left(tmp_path, N1, CALL, OTHER)
     with Journals(tmp_path, N2) as journals:
-        journals.folder(CALL).write(b"memo")
-        journals.folder(CALL + "3").write(b"memo")
+        write(journals.folder(CALL), b"memo")
+        write(journals.folder(CALL + "3"), b"memo")
         assert journals.erase(CALL)
         kept = {path.name.partition(".")[0] for path in tmp_path.glob("*/CA*")}
         assert kept == {OTHER, CALL + "3"}
@@ -291,7 +299,7 @@ def test_what_lies_in_the_own_directory_is_found_again(tmp_path: Path) -> None:
     with Journals(tmp_path, N1) as journals:
         folder = journals.folder(CALL)
         assert journals.own() == []
-        folder.write(b"memo")
+        write(folder, b"memo")
         (tmp_path / N1 / "something").mkdir()
         assert [found.id for found in journals.own()] == [folder.id]
     assert Journals(tmp_path, N1).own() == []
@@ -313,6 +321,6 @@ def test_whose_audio_is_on_this_machine_is_known_whoever_has_it(tmp_path: Path) 
     with Journals(tmp_path, N1) as first, Journals(tmp_path, N2) as second:
         folder = first.folder(CALL)
         assert second.hold({CALL: folder.id}) == []
-        folder.write(b"memo")
+        write(folder, b"memo")
         assert second.hold({CALL: folder.id}) == first.hold({CALL: folder.id}) == [CALL]
         assert second.hold({CALL: "another"}) == []
