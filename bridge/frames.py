@@ -43,6 +43,8 @@ def span(data: bytes, begin: int) -> tuple[int, int]:
     length, body = data[begin + 1] & _LENGTH, begin + 2
     if length > 125:
         body += 2 if length == 126 else 8
+        if body > len(data):
+            return body, body
         length = int.from_bytes(data[begin + 2 : body])
     if data[begin + 1] & _MASKED:
         body += 4
@@ -54,7 +56,7 @@ def sole_text(data: bytes) -> bytes | None:
 
     So Twilio's media come, nearly always.
     """
-    if data[:2] == _LONG_TEXT and len(data) == 8 + (data[2] << 8 | data[3]):
+    if len(data) > 8 and data[:2] == _LONG_TEXT and len(data) == 8 + (data[2] << 8 | data[3]):
         return apply_mask(data[8:], data[4:8])
     return None
 

@@ -57,3 +57,20 @@ def test_frames_are_found_wherever_they_lie(
         "what is not whole ends behind what there is"
     )
     assert all(known <= later for known, later in pairwise([*ends, len(frame)]))
+
+
+@given(size=st.integers(126, 400) | st.just(65_535), mask=st.booleans())
+def test_one_whole_long_masked_text_is_told_from_everything_else(size: int, mask: bool) -> None:
+    payload = b"x" * size
+    frame = Frame(Opcode.TEXT, payload).serialize(mask=mask)
+    assert frames.sole_text(frame) == (payload if mask else None)
+    assert frames.sole_text(frame + b"\x81") is None
+    assert all(frames.sole_text(frame[:end]) is None for end in {*range(12), len(frame) - 1})
+
+
+def test_other_frames_are_not_the_one_text() -> None:
+    short = Frame(Opcode.TEXT, b"x" * 125).serialize(mask=True)
+    longest = Frame(Opcode.TEXT, b"x" * 65_536).serialize(mask=True)
+    binary = Frame(Opcode.BINARY, b"x" * 200).serialize(mask=True)
+    part = Frame(Opcode.TEXT, b"x" * 200, fin=False).serialize(mask=True)
+    assert [frames.sole_text(frame) for frame in (short, longest, binary, part)] == [None] * 4

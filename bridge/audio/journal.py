@@ -10,6 +10,7 @@ after it: what `ends` says is there is there, and at most the append that was be
 and counts as silence that nobody sent.
 """
 
+import contextlib
 import mmap
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -82,7 +83,7 @@ class Journal:
         index, within = divmod(offset, SEGMENT)
         if 0 < count <= SEGMENT - within and offset >= self.start:
             return self._segment(index)[within : within + count]
-        parts = [_SILENT[: min(self.start - offset, count)]] if offset < self.start else []
+        parts = [bytes([mulaw.SILENCE]) * min(self.start - offset, count)] if offset < self.start else []
         at, end = max(offset, self.start), offset + count
         while at < end:
             index, within = divmod(at, SEGMENT)
@@ -172,15 +173,24 @@ class Journal:
                 found = self._left()
             if self.unopened:
                 return found
-            ends = self._directory / "ends"
-            if not ends.exists() or ends.stat().st_size != ENDS.size:
-                ends.unlink(missing_ok=True)
-                storage.create(ends, ENDS.size)
-            self._ends = memoryview(storage.mapped(ends, ENDS.size)).cast("Q")
-            self._ends[0], self._ends[1], self._ends[2] = found.end, found.received, found.settled
+            self._ends = self._made_ends(found)
         except OSError as error:
             storage.refused(self._directory, error)
         return found
+
+    def _made_ends(self, found: Remains) -> memoryview:
+        """The offsets on the disk. A kill leaves what was there, or what is there now. Raises `OSError`."""
+        ends = self._directory / "ends"
+        fresh = self._directory / "ends.new"
+        fresh.unlink(missing_ok=True)
+        usable = ends.exists() and ends.stat().st_size == ENDS.size
+        if not usable:
+            storage.create(fresh, ENDS.size)
+        mapped = memoryview(storage.mapped(ends if usable else fresh, ENDS.size)).cast("Q")
+        mapped[0], mapped[1], mapped[2] = found.end, found.received, found.settled
+        if not usable:
+            fresh.replace(ends)
+        return mapped
 
     def _made(self) -> bool:
         """Make the directory; False if there is one already. Raises `OSError`."""
@@ -228,9 +238,10 @@ class Journal:
         following, self._next = self._next, None
         if self._files is not None:
             self._next = self._files.submit(storage.made, self._path(index + 1))
-        if following is None or following.cancel():
-            return storage.made(self._path(index))
-        return following.result()
+        if following is not None and not following.cancel():
+            with contextlib.suppress(OSError):  # it is tried once more, and may have passed
+                return following.result()
+        return storage.made(self._path(index))
 
     def _segment(self, index: int) -> mmap.mmap | bytes:
         segment = self._segments.get(index)

@@ -33,7 +33,11 @@ def remove(*paths: Path) -> None:
 def made(path: Path) -> mmap.mmap:
     """A new segment, mapped. Raises `OSError`."""
     create(path, SEGMENT)
-    return mapped(path, SEGMENT)
+    try:
+        return mapped(path, SEGMENT)
+    except OSError:
+        path.unlink(missing_ok=True)  # or its zeros would be taken for audio
+        raise
 
 
 def create(path: Path, size: int) -> None:

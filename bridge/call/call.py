@@ -246,6 +246,7 @@ class Call:
         await asyncio.gather(*tasks, return_exceptions=True)
         for leg in self._legs:
             self._minutes.hush(leg.track.name)
+            leg.track.count()
             leg.track.journal.close(delete=False)
         self.done.set()
 

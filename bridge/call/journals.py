@@ -45,6 +45,7 @@ class Folder:
         self.path = path
         self.files = files
         self.call_sid, _, self.id = path.name.partition(".")
+        self._known = False  # it has a memo
 
     def journal(self, track: events.Track) -> Journal:
         """The journal of a track, with what is in it already."""
@@ -55,8 +56,12 @@ class Folder:
         return [track for track in TRACKS if (self.path / track).is_dir()]
 
     def write(self, memo: bytes) -> None:
-        """Keep the memo, in place of the last one: a reader finds the one or the other. Returns at once."""
-        if self.files is None:
+        """Keep the memo, in place of the last one: a reader finds the one or the other.
+
+        The first is there on return, before any audio: nobody could go on with audio alone.
+        """
+        if self.files is None or not self._known:
+            self._known = True
             self._write(memo)
         else:
             self.files.submit(self._write, memo)

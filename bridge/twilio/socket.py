@@ -34,6 +34,8 @@ WRITE_S: Final = 2.0
 CLOSE_S: Final = 2.0
 """How long the peer may take to close its side."""
 
+LONGEST_REASON: Final = 123  # bytes that a close frame has room for, beside its code
+
 EARLY: Final = 2 * 1024 * 1024
 """Bytes that are kept while a stream is admitted: a minute of two tracks. What is more waits in the connection."""
 
@@ -67,7 +69,7 @@ class Socket(asyncio.Protocol):
         self._take: Take = self._keep
         self._rest = bytearray()  # the beginning of a frame
         self._lacking = 0  # with so many bytes more its length is known, or it is whole
-        self._fragments: list[bytes] = []
+        self._fragments: bytearray | None = None  # of a message that is not whole
         self._over = self._broken = (
             False  # closed by one side; because the peer does not keep to the protocol
         )
@@ -77,9 +79,7 @@ class Socket(asyncio.Protocol):
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """Answer the upgrade; returns what aiohttp's handler has to return. Raises 400 if it is none."""
-        response = await upgraded(request, self)
-        self._beat = self._loop.call_later(HEARTBEAT_S, self._on_beat)
-        return response
+        return await upgraded(request, self)
 
     async def text(self) -> bytes | None:
         """The next text message; None once the socket is closed. Raises `Unruly`."""
@@ -121,7 +121,7 @@ class Socket(asyncio.Protocol):
         self._read_on()
         if not self._over and self._transport is not None:
             self._over = True
-            self._ws.send_close(code, message)
+            self._ws.send_close(code, message.encode()[:LONGEST_REASON].decode(errors="ignore"))
             self._flush()
             self._news.set()
         try:
@@ -138,8 +138,9 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Cut the bytes into frames, and act on each that is whole."""
         self._silent = 0
-        text = frames.sole_text(data)
-        if text is None or self._rest or self._fragments or self._over or not text.isascii():
+        plain = not (self._rest or self._over or self._fragments is not None)
+        text = frames.sole_text(data) if plain else None
+        if text is None or not text.isascii():
             self._cut(data)
         elif self._allowed():
             self._bring(text)
@@ -160,7 +161,7 @@ class Socket(asyncio.Protocol):
                 self._lacking = end - size
                 break
             text = frames.text(data, begin, body, end) if end - body <= MAX_MESSAGE else None
-            if text is None or self._fragments or not text.isascii():
+            if text is None or self._fragments is not None or not text.isascii():
                 self._other(data[begin:end])
             elif self._allowed():
                 self._bring(text)
@@ -172,11 +173,14 @@ class Socket(asyncio.Protocol):
                 self._rest += data[begin:]
 
     def eof_received(self) -> None:
-        """The transport closes itself then."""
+        """The peer says no more; the transport closes itself when it has read what waits for it, if it does."""
+        self._over = True
+        self._news.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is ours."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        self._beat = self._loop.call_later(HEARTBEAT_S, self._on_beat)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Wake whoever waits."""
@@ -247,11 +251,12 @@ class Socket(asyncio.Protocol):
         self._news.set()
 
     def _frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.TEXT or (frame.opcode is Opcode.CONT and self._fragments):
-            self._fragments.append(bytes(frame.data))
+        if frame.opcode is Opcode.TEXT:
+            self._fragments = bytearray()
+        if self._fragments is not None and frame.opcode in {Opcode.TEXT, Opcode.CONT}:
+            self._fragments += frame.data
             if frame.fin:
-                text = b"".join(self._fragments)
-                self._fragments.clear()
+                text, self._fragments = bytes(self._fragments), None
                 self._whole(text)
         elif frame.opcode in {Opcode.BINARY, Opcode.CONT}:
             metrics.MESSAGES_IGNORED.labels("not_text").inc()

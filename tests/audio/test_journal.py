@@ -45,6 +45,7 @@ def test_before_the_start_there_is_silence(journal: Journal) -> None:
     journal.append(b"abc")
     assert read(journal, -2, 5) == b"\xff\xffabc"
     assert [read(journal, offset, 0) for offset in (-1, 0, 3)] == [b"", b"", b""]
+    assert read(journal, -3 * SEGMENT, 3 * SEGMENT + 3) == b"\xff" * 3 * SEGMENT + b"abc"
     assert read(Journal(journal._directory.with_name("empty")), 0, 0) == b""
     journal.close(delete=True)
 
@@ -347,6 +348,10 @@ class Slow(ThreadPoolExecutor):
         self.submit(self.go.wait)
 
 
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
@@ -394,6 +399,21 @@ def test_what_was_made_too_early_is_removed_with_the_rest(tmp_path: Path) -> Non
         journal.close(delete=True)
         files.go.set()
     assert not (tmp_path / "track").exists()
+
+
+def test_a_segment_that_could_not_be_made_is_tried_once_more_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(1) as files:
+        journal = Journal(tmp_path / "track", files)
+        with monkeypatch.context() as full:
+            full.setattr(os, "posix_fallocate", no_space)
+            files.submit(int).result()
+            journal._next = files.submit(storage.made, tmp_path / "track" / "000000.ulaw")
+            assert isinstance(journal._next.exception(), OSError)
+        journal.append(b"x" * 10)
+        assert "000000.ulaw" in names(tmp_path / "track")
+        journal.close(delete=True)
 
 
 def test_a_segment_that_cannot_be_made_in_time_lives_in_memory(tmp_path: Path) -> None:

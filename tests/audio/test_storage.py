@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,15 @@ def test_what_cannot_be_removed_is_counted_and_the_rest_removed(tmp_path: Path) 
     storage.remove(full, file)
     assert (full.exists(), file.exists()) == (True, False)
     assert metrics.JOURNAL_REFUSALS._value.get() == before + 1
+
+
+def test_a_segment_that_cannot_be_mapped_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(storage, "mapped", refuse)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        storage.made(tmp_path / "000000.ulaw")
+    assert not list(tmp_path.iterdir())

@@ -324,3 +324,16 @@ def test_whose_audio_is_on_this_machine_is_known_whoever_has_it(tmp_path: Path) 
         write(folder, b"memo")
         assert second.hold({CALL: folder.id}) == first.hold({CALL: folder.id}) == [CALL]
         assert second.hold({CALL: "another"}) == []
+
+
+def test_the_first_memo_is_there_before_any_audio(tmp_path: Path) -> None:
+    with Journals(tmp_path, N1) as journals:
+        go_on = threading.Event()
+        journals.files.submit(go_on.wait)  # the disk lets us wait
+        folder = journals.folder(CALL)
+        folder.write(b"first")
+        assert folder.read() == b"first"
+        folder.write(b"second")
+        assert folder.read() == b"first"
+        go_on.set()
+    assert folder.read() == b"second"

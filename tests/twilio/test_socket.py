@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from websockets.frames import Frame, Opcode
 
 from bridge.local.twilio.script import Burst, Hole, Script
 from bridge.twilio import socket as module
@@ -181,3 +184,93 @@ async def test_what_comes_while_a_stream_is_admitted_is_read_afterwards(
             go_on.set()
             ended = (await setup.ended(CA))[-1]
     assert (ended.data["reason"], ended.data["duration_ms"]) == ("hangup", 1000)
+
+
+class Wire(asyncio.Transport):
+    """What a socket writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def is_reading(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.aborted = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.fixture
+async def wired() -> AsyncIterator[tuple[Socket, Wire]]:
+    socket, wire = Socket(speed=1e6), Wire()
+    socket.connection_made(wire)
+    yield socket, wire
+    socket.connection_lost(None)
+
+
+TEXTS = ["short", "x" * 200, "y" * 126, "z" * 65_535, "gr\u00fcn" * 40, ""]
+
+
+def sent() -> bytes:
+    whole = [Frame(Opcode.TEXT, text.encode()).serialize(mask=True) for text in TEXTS]
+    ping = Frame(Opcode.PING, b"?").serialize(mask=True)
+    cut = [Frame(Opcode.TEXT, b"fr", fin=False), Frame(Opcode.PING, b"!"), Frame(Opcode.CONT, b"agments")]
+    return b"".join([*whole, ping, *(frame.serialize(mask=True) for frame in cut), whole[1]])
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_messages_are_the_same_however_their_bytes_are_cut(seed: int) -> None:
+    chance = random.Random(seed)
+    socket, wire = Socket(speed=1e6), Wire()
+    socket.connection_made(wire)
+    stream, at, read = sent(), 0, []
+    while at < len(stream):
+        size = chance.choice([1, 2, 3, 5, 8, 13, 200, 4000, 70_000])
+        socket.data_received(stream[at : at + size])
+        at += size
+    while socket._kept:
+        read.append((await socket.text() or b"").decode())
+    assert read == [*TEXTS, "fragments", TEXTS[1]]
+    assert wire.written == b"".join(Frame(Opcode.PONG, said).serialize(mask=False) for said in (b"?", b"!"))
+    socket.connection_lost(None)
+
+
+async def test_fragments_without_a_byte_cost_no_memory(wired: tuple[Socket, Wire]) -> None:
+    socket, _ = wired
+    socket.data_received(Frame(Opcode.TEXT, b"a", fin=False).serialize(mask=True))
+    socket.data_received(Frame(Opcode.CONT, b"", fin=False).serialize(mask=True) * 10_000)
+    socket.data_received(Frame(Opcode.CONT, b"b").serialize(mask=True))
+    assert await socket.text() == b"ab"
+
+
+async def test_a_reason_that_is_too_long_is_cut(wired: tuple[Socket, Wire]) -> None:
+    socket, wire = wired
+    closing = asyncio.create_task(socket.close(1008, "because \u00fc" * 30))
+    await asyncio.sleep(0)
+    socket.connection_lost(None)
+    await closing
+    assert (wire.written[1], wire.written[2:4]) == (125, (1008).to_bytes(2))
+    wire.written[4:].decode()
+
+
+async def test_a_peer_that_says_no_more_is_not_waited_for(
+    wired: tuple[Socket, Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_S", 0.01)
+    socket, wire = wired
+    reading = asyncio.create_task(socket.each(lambda _: True))
+    await asyncio.sleep(0)
+    socket.eof_received()
+    await reading
+    await socket.close()
+    assert wire.aborted

@@ -70,6 +70,7 @@ async def test_a_client_that_does_not_wait_for_the_answer_is_no_error(
         response = await socket.open(request)
         assert await socket.text() is None
         await socket.close()
+        assert socket._beat is None, "nothing is left that would keep it"
         ended.set()
         return response
 
