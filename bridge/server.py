@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from bridge import metrics
 from bridge.api.api import PREFIX
 from bridge.twilio.routes import TwilioRoutes
+from bridge.workers.line import Lost
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a request body; Twilio's forms have a few thousand."""
@@ -52,7 +53,10 @@ def application(
         return web.json_response({"status": "ready"})
 
     async def prometheus(_request: web.Request) -> web.Response:
-        return web.Response(body=await figures(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        try:
+            return web.Response(body=await figures(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        except Lost as lost:
+            return web.Response(text=f"no figures: {lost}\n", status=503, headers={"Retry-After": "5"})
 
     logging.getLogger("aiohttp.server").addFilter(_malformed_requests_are_counted)
     app = web.Application(client_max_size=MAX_BODY)

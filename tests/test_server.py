@@ -5,6 +5,7 @@ import aiohttp
 import pytest
 from prometheus_client import REGISTRY
 
+from bridge.workers.line import Lost
 from tests.doubles.bridge import running
 
 NOWHERE = "ws://127.0.0.1:9/websocket"
@@ -30,6 +31,18 @@ async def test_an_outbox_that_is_down_is_not_ready_but_alive(tmp_path: Path) -> 
         for path in ("/healthz", "/metrics"):
             async with client.get(setup.url + path) as answer:
                 assert answer.status == 200
+
+
+async def test_figures_that_cannot_be_had_now_are_503(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost() -> bytes:
+        raise Lost("the other process is gone")
+
+    async with running(tmp_path, NOWHERE) as setup, aiohttp.ClientSession() as client:
+        monkeypatch.setattr(setup.bridge._company, "figures", lost)
+        async with client.get(setup.url + "/metrics") as answer:
+            assert (answer.status, await answer.text()) == (503, "no figures: the other process is gone\n")
 
 
 async def test_what_is_not_there_is_404(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -38,6 +38,9 @@ Dialect = Literal["auto", "v1", "seed"]
 DEFAULT_WHISPER_URL = "ws://127.0.0.1:9090/websocket"
 """Where `whisper-bridge whisper` listens when it is told nothing else."""
 
+MOST_WORKERS: Final = 64
+"""As many as `server.workers` may be, also when it is 0 on a larger machine."""
+
 DEFAULT_EVENTS: tuple[EventType, ...] = (
     "call.started",
     "transcript.final",
@@ -62,7 +65,7 @@ class ServerConfig(Section):
     host: Host = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 8080
     public_url: BaseUrl = ""
-    workers: Annotated[Whole, Field(ge=0, le=64)] = 1
+    workers: Annotated[Whole, Field(ge=0, le=MOST_WORKERS)] = 1
     drain_deadline_s: Annotated[Decimal, Field(ge=0)] = 3600
     max_calls: Annotated[Whole, Field(ge=0)] = 0
     trusted_proxies: Networks = []
@@ -70,10 +73,11 @@ class ServerConfig(Section):
 
     @property
     def processes(self) -> int:
-        """How many processes take calls: `workers`, or one for each processor that this one may use."""
+        """How many processes take calls: `workers`, or one for each processor that this one may use, 64 at most."""
         if self.workers:
             return self.workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(usable, MOST_WORKERS)
 
     @model_validator(mode="after")
     def _one_call_each(self) -> "ServerConfig":

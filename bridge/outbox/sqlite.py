@@ -1,10 +1,12 @@
 """The outbox of one machine: one SQLite file of one process, written by one thread."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from bridge import metrics
 from bridge.outbox import calls, expiry, lanes, numbers, operations, owners
@@ -14,6 +16,8 @@ from bridge.outbox.lease import CallLease, LaneLease
 from bridge.outbox.outbox import Line, Outgoing, Record, Selection, Stats, Stored
 from bridge.outbox.ownership import Known
 from bridge.outbox.writer import Writer
+
+T = TypeVar("T")
 
 
 class Sqlite:
@@ -37,7 +41,7 @@ class Sqlite:
         """
         await self._writer.start(partial(open_file, self._directory))
         try:
-            await self._writer.run(partial(lanes.start_afresh, now=self._clock()), committed=self.wake.set)
+            await self._writer.run(self._dated(lanes.start_afresh), committed=self.wake.set)
         except BaseException:
             await self._writer.close()
             raise
@@ -51,18 +55,18 @@ class Sqlite:
     ) -> CallLease:
         """Take the call over: the epoch goes up by one."""
         call = partial(owners.own, call_sid=call_sid, owner=owner, meta=meta)
-        return await self._writer.run(partial(call, node=node, only_from=only_from, now=self._clock()))
+        return await self._writer.run(self._dated(partial(call, node=node, only_from=only_from)))
 
     async def note(self, lease: CallLease, meta: bytes) -> None:
         """Replace what is said of the call."""
-        await self._writer.run(partial(owners.note, lease=lease, meta=meta, now=self._clock()))
+        await self._writer.run(self._dated(partial(owners.note, lease=lease, meta=meta)))
 
     async def inherit(
         self, call_sid: str, heir: str, meta: bytes, *, node: str, silent_s: float
     ) -> CallLease | None:
         """Take the call over if nobody is at work on it; else its owner learns of the heir, and None."""
         call = partial(owners.inherit, call_sid=call_sid, heir=heir, meta=meta)
-        return await self._writer.run(partial(call, node=node, silent_s=silent_s, now=self._clock()))
+        return await self._writer.run(self._dated(partial(call, node=node, silent_s=silent_s)))
 
     async def let_go(self, lease: CallLease) -> None:
         """Give the call up without an end."""
@@ -70,22 +74,22 @@ class Sqlite:
 
     async def beat(self, node: str) -> Mapping[str, str]:
         """Say that a node lives; its calls that have not ended, each with its heir or ""."""
-        beat = partial(owners.beat, node=node, now=self._clock())
+        beat = self._dated(partial(owners.beat, node=node))
         return await self._writer.run(beat, durable=False)  # the next start voids it anyway
 
     async def died(self, node: str) -> None:
         """Say that a node is no more."""
-        died = partial(owners.died, node=node, now=self._clock())
+        died = self._dated(partial(owners.died, node=node))
         await self._writer.run(died, committed=self.wake.set, durable=False)  # the next start voids it anyway
 
     async def orphans(self, silent_s: float, limit: int) -> list[Known]:
         """Calls that have not ended and that nobody is at work on; the oldest first."""
-        look = partial(owners.orphans, silent_s=silent_s, limit=limit, now=self._clock())
+        look = self._dated(partial(owners.orphans, silent_s=silent_s, limit=limit))
         return await self._writer.run(look, durable=False)
 
     async def known(self, call_sid: str) -> Known | None:
         """What is known of a call; None for one that never was, or is past its time."""
-        look = partial(owners.known, call_sid=call_sid, now=self._clock())
+        look = self._dated(partial(owners.known, call_sid=call_sid))
         return await self._writer.run(look, durable=False)
 
     async def attach(self, attachment: Attachment) -> Attachment:
@@ -121,12 +125,11 @@ class Sqlite:
             ended=ended,
             deliverer=deliverer,
             lease_s=lease_s,
-            now=self._clock(),
         )
         with metrics.OUTBOX_PUBLISH_SECONDS.time():
             # What goes to nobody is to be claimed, also when the caller has given up by then.
             wake = self.wake.set if events and not deliverer else None
-            leases = await self._writer.run(operation, committed=wake)
+            leases = await self._writer.run(self._dated(operation), committed=wake)
         if deliverer and not leases:
             self.wake.set()
         return leases
@@ -137,7 +140,7 @@ class Sqlite:
 
     async def spend(self, nonce: str, expires: float) -> bool:
         """Remember that a stream token was used; False if it was used before."""
-        return await self._writer.run(partial(calls.spend, nonce=nonce, expires=expires, now=self._clock()))
+        return await self._writer.run(self._dated(partial(calls.spend, nonce=nonce, expires=expires)))
 
     async def claim(
         self,
@@ -149,18 +152,11 @@ class Sqlite:
         room: Mapping[str, int] | None = None,
     ) -> list[LaneLease]:
         """Lease up to `limit` due lanes; of an endpoint, `room[endpoint]` or else `each` at most."""
-        return await self._writer.run(
-            partial(
-                lanes.claim,
-                owner=owner,
-                limit=limit,
-                lease_s=lease_s,
-                each=each,
-                room=dict(room or {}),
-                now=self._clock(),
-            ),
-            durable=False,  # the next start voids leases anyway
+        operation = partial(
+            lanes.claim, owner=owner, limit=limit, lease_s=lease_s, each=each, room=dict(room or {})
         )
+        # The next start voids leases anyway.
+        return await self._writer.run(self._dated(operation), durable=False)
 
     async def peek(self, lane: LaneLease, limit: int = 20) -> list[Stored]:
         """The lane's next pending events in order."""
@@ -169,7 +165,7 @@ class Sqlite:
     async def ack(self, lane: LaneLease, position: int) -> bool:
         """The event was accepted; whether more is pending. The lease is extended then, and over if not."""
         return await self._writer.run(
-            partial(lanes.ack, lane=lane, position=position, now=self._clock()),
+            self._dated(partial(lanes.ack, lane=lane, position=position)),
             durable=False,  # lost with the power, it is a duplicate: a publish waits for the disk, not this
         )
 
@@ -178,29 +174,19 @@ class Sqlite:
     ) -> None:
         """The event was not accepted: give the lane back until `delay_s` from now."""
         operation = partial(
-            lanes.retry,
-            lane=lane,
-            position=position,
-            delay_s=delay_s,
-            status=status,
-            error=error,
-            now=self._clock(),
+            lanes.retry, lane=lane, position=position, delay_s=delay_s, status=status, error=error
         )
-        await self._writer.run(operation, committed=self.wake.set, durable=False)
+        await self._writer.run(self._dated(operation), committed=self.wake.set, durable=False)
 
     async def bury(self, lane: LaneLease, position: int, status: int | None, reason: str) -> None:
         """Give the event up; the lane goes on with the next."""
-        await self._writer.run(
-            partial(lanes.bury, lane=lane, position=position, status=status, reason=reason, now=self._clock())
-        )
+        operation = partial(lanes.bury, lane=lane, position=position, status=status, reason=reason)
+        await self._writer.run(self._dated(operation))
 
     async def release(self, lane: LaneLease) -> None:
         """Give the lane back, due at once if anything is pending."""
-        await self._writer.run(
-            partial(lanes.release, lane=lane, now=self._clock()),
-            committed=self.wake.set,
-            durable=False,
-        )
+        operation = self._dated(partial(lanes.release, lane=lane))
+        await self._writer.run(operation, committed=self.wake.set, durable=False)
 
     async def pause(self, endpoint: str, reason: str) -> None:
         """Claim no lane of the endpoint until a replay names it or the next `open`; its events are kept."""
@@ -208,9 +194,8 @@ class Sqlite:
 
     async def next_due(self, *, without: Collection[str] = ()) -> float | None:
         """Seconds (0 or more) until a lane becomes due, leased ones included; None if nothing is pending."""
-        return await self._writer.run(
-            partial(lanes.next_due, without=frozenset(without), now=self._clock()), durable=False
-        )
+        look = partial(lanes.next_due, without=frozenset(without))
+        return await self._writer.run(self._dated(look), durable=False)
 
     async def records(self, selection: Selection, limit: int, *, before: int | None = None) -> list[Record]:
         """Selected events, the last stored first; with `before`, those of smaller `serial`."""
@@ -224,18 +209,17 @@ class Sqlite:
 
     async def replay(self, selection: Selection) -> int:
         """Deliver selected events again, with the same id and bytes; how many."""
-        now = self._clock()
         end = await self._writer.run(partial(operations.begin, selection=selection), committed=self.wake.set)
         count = 0
         after: str | None = ""
         while after is not None:
-            few = partial(operations.hasten, selection=selection, after=after, end=end, now=now)
-            events, after = await self._writer.run(few, committed=self.wake.set)
+            few = partial(operations.hasten, selection=selection, after=after, end=end)
+            events, after = await self._writer.run(self._dated(few), committed=self.wake.set)
             count += events
         first: int | None = 1
         while first is not None:
-            bite = partial(operations.replay, selection=selection, first=first, end=end, now=now)
-            moved, first = await self._writer.run(bite, committed=self.wake.set)
+            bite = partial(operations.replay, selection=selection, first=first, end=end)
+            moved, first = await self._writer.run(self._dated(bite), committed=self.wake.set)
             count += moved
         return count
 
@@ -254,16 +238,20 @@ class Sqlite:
 
         As many lanes become due that wait since before the clock was set back.
         """
-        now = self._clock()
-        mended = await self._writer.run(partial(lanes.mend, limit=limit, now=now), durable=False)
+        mended = await self._writer.run(self._dated(partial(lanes.mend, limit=limit)), durable=False)
         if mended:
             self.wake.set()
-        operation = partial(expiry.purge, body_age_s=body_age_s, call_age_s=call_age_s, limit=limit, now=now)
-        removed = await self._writer.run(operation, durable=False)  # lost with the power, it is done again
+        operation = partial(expiry.purge, body_age_s=body_age_s, call_age_s=call_age_s, limit=limit)
+        # Lost with the power, it is done again.
+        removed = await self._writer.run(self._dated(operation), durable=False)
         if any(removed):
             await self._writer.run(lambda _: None, afterwards=empty_log, durable=False)
         return limit in (mended, *removed)
 
     async def stats(self) -> Stats:
         """Count what waits."""
-        return await self._writer.run(partial(lanes.stats, now=self._clock()), durable=False)
+        return await self._writer.run(self._dated(lanes.stats), durable=False)
+
+    def _dated(self, operation: Callable[..., T]) -> Callable[[sqlite3.Connection], T]:
+        """With the time at which it is run: it may have waited, and a lease is not to be over when it is given."""
+        return lambda db: operation(db, now=self._clock())

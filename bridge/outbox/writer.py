@@ -34,7 +34,7 @@ class Writer:
     """Runs operations on the file in its own thread, and answers each one once it is committed.
 
     An operation gets the connection inside a transaction. What it raises is its caller's alone: then
-    each operation of the batch is run once more, in a transaction of its own.
+    the others of the batch are run once more.
     """
 
     def __init__(self) -> None:
@@ -167,19 +167,27 @@ def commit(
 ) -> list[Any]:
     """Run the operations in one transaction; the result or exception of each.
 
-    If one of them fails, or the transaction, each is run in its own: that is rare, and savepoints would cost
-    every operation two statements.
+    One that refuses what it is asked is left out, and the others are run again: that is rare, and savepoints
+    would cost every operation two statements. If the file is in trouble, each is run in a transaction of its own.
     """
-    try:
-        connection.execute("begin immediate")
-        outcomes = [operation(connection) for operation in operations]
-        connection.execute("commit")
-    except Exception as error:  # noqa: BLE001 - handed to the caller of the operation
-        if connection.in_transaction:  # a full or failing disk makes SQLite roll back by itself
-            connection.execute("rollback")
-        if len(operations) == 1:
-            return [error]
-        return [commit(connection, [operation])[0] for operation in operations]
+    outcomes: list[Any] = [None] * len(operations)
+    left, running = list(range(len(operations))), 0
+    while left:
+        try:
+            connection.execute("begin immediate")
+            for running in left:
+                outcomes[running] = operations[running](connection)
+            connection.execute("commit")
+        except Exception as error:  # noqa: BLE001 - handed to the caller of the operation
+            if connection.in_transaction:  # a full or failing disk makes SQLite roll back by itself
+                connection.execute("rollback")
+            if isinstance(error, sqlite3.Error) and len(operations) > 1:
+                # Others may have been refused because of what is undone now: nothing of it counts.
+                return [commit(connection, [operation])[0] for operation in operations]
+            outcomes[running] = error
+            left.remove(running)
+        else:
+            break
     return outcomes
 
 

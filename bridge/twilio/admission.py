@@ -107,6 +107,12 @@ class Admission:
                 return "full_whisper"
         return ""
 
+    def fullness(self, place: Place, now: float) -> int:
+        """0: such a call would get a place; 1: it would not, but calls may come that have one; 2: none may."""
+        if not self.full(place, now):
+            return 0
+        return 1 if self._reserved else 2
+
     def _forget(self, now: float) -> None:
         """Give places free that nobody came for; the oldest stands first."""
         while self._reserved:

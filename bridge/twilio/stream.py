@@ -84,6 +84,11 @@ class Streams:
         """Why a call of no particular number could not be streamed now, in a word; nothing if it could."""
         return self.admission.full(self._usual, self._monotonic(), strangers=strangers)
 
+    @property
+    def fullness(self) -> int:
+        """Whether there is a place for a call of no particular number; see `Admission.fullness`."""
+        return self.admission.fullness(self._usual, self._monotonic())
+
     async def run(self) -> None:
         """Measure how busy this process is, for ever."""
         while True:

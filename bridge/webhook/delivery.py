@@ -10,7 +10,8 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,9 @@ DOWN_S = 1.0
 
 MEASURE_S = 5.0
 """The figures of the outbox are no older than this, and the time that it takes to count a backlog."""
+
+_Task = asyncio.Task[None]
+_Tasks = set[_Task]
 
 _log = log.get(__name__)
 
@@ -68,16 +72,20 @@ class Delivery:
         self._in_flight = in_flight
         self._per_endpoint = per_endpoint
         self._breakers: dict[str, Breaker] = {}
-        self._lanes: set[asyncio.Task[None]] = set()
-        # Places that are kept for lanes whose lease is asked for with what is published.
-        self._kept = 0
+        self._lanes: _Tasks = set()
+        # What is stored in the hope of a lease: each keeps the place of its lane.
+        self._stores: _Tasks = set()
+        # Lane -> tasks that have it: mostly one, but a lease that ran out is no end of its task.
+        self._holders: Counter[str] = Counter()
         self._pump: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._measured = -math.inf
         self._down = False
-        # Due lanes may wait for another one to end.
+        # So few places are left that due lanes may wait for one of any endpoint.
         self._crowded = False
-        # The pump has looked, and no lane waits for a place.
+        # Due lanes of these may wait for another one of theirs to end.
+        self._full: frozenset[str] = frozenset()
+        # The pump has looked, and no lane of another endpoint waits.
         self._at_rest = False
 
     async def start(self) -> None:
@@ -94,11 +102,11 @@ class Delivery:
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.gather(self._measuring, return_exceptions=True)
-        if self._lanes:
-            await asyncio.wait(self._lanes, timeout=grace_s)
-        for lane in self._lanes:
-            lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        if tasks := {*self._stores, *self._lanes}:
+            await asyncio.wait(tasks, timeout=grace_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._means.sender.close()
 
     async def __aenter__(self) -> Self:
@@ -124,28 +132,28 @@ class Delivery:
         Its lane is leased with the commit, so it waits for one answer of the outbox, not for three.
         """
         store = partial(self._outbox.publish, lease, events, watermarks, lines=lines, ended=ended)
-        now, at = self._means.monotonic(), self._means.clock()
-        lane = lane_name(events[0].endpoint, lease.call_sid) if len(events) == 1 else ""
-        breaker = self._keep_place(lane, events[0].endpoint, now) if lane else None
-        if breaker is None:
+        now = self._means.monotonic()
+        if len(events) != 1 or not self._keep_place(lease.call_sid, events[0].endpoint, now):
             await store()
             return
-        leases: list[LaneLease] = []
-        try:
-            leases = await store(deliverer=self._owner, lease_s=self._means.lease_s)
-        except asyncio.CancelledError:
-            # It may be leased all the same, and nobody works on it: the pump is to look when that ends.
-            asyncio.get_running_loop().call_later(self._means.lease_s, self._outbox.wake.set)
-            raise
-        finally:
-            self._kept -= 1
-            if not leases or self._means.closing.is_set():
-                self._leave(lane, breaker)
-        for given in leases:
+        # A task of ours, as somebody has to work on the lane also when the caller gives up.
+        lane = lane_name(events[0].endpoint, lease.call_sid)
+        task = self._own(self._stores, self._store(store, events[0], now), lane, events[0].endpoint)
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise OutboxDown("The delivery was closed before the outbox had answered.")
+        task.result()
+
+    async def _store(
+        self, store: Callable[..., Awaitable[list[LaneLease]]], event: Outgoing, now: float
+    ) -> None:
+        at = self._means.clock()
+        for given in await store(deliverer=self._owner, lease_s=self._means.lease_s):
             if self._means.closing.is_set():
                 await self._outbox.release(given)
-            else:
-                self._begin(given, now, breaker, [_stored(given, events[0], at)])
+                continue
+            head = Stored(given.lane, given.head, event.sequence, event.event_id, event.type, event.body, at)
+            self._begin(given, now, head)
 
     async def measure(self) -> None:
         """Bring the outbox's gauges up to date: call it before `/metrics` is rendered.
@@ -179,25 +187,21 @@ class Delivery:
                 _log.exception("pump_crashed")
                 sleep_s = DOWN_S
             if sleep_s:
-                await self._sleep(sleep_s)
-
-    async def _sleep(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._outbox.wake.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._outbox.wake.wait(), sleep_s)
 
     async def _look(self) -> float:
         """Start on what is due; the seconds to sleep unless woken."""
         self._at_rest = False
         now = self._means.monotonic()
         free = self._free()
-        self._crowded = free <= 0
-        if self._crowded:
+        # No endpoint may have more in work than what is left for all the others.
+        self._crowded = free <= max((breaker.working for breaker in self._breakers.values()), default=0)
+        if free <= 0:
             return self._outbox.poll_s  # a lane that ends wakes the pump
         room = self._room(free, now)
-        full = [endpoint for endpoint, places in room.items() if not places]
+        full = self._full = frozenset(endpoint for endpoint, places in room.items() if not places)
         moves = [breaker.moves_at(now) for breaker in self._breakers.values()]
-        self._crowded = bool(full)
         try:
             leases = await self._outbox.claim(
                 self._owner,
@@ -217,10 +221,9 @@ class Delivery:
             _log.info("outbox_up")
         self._down = False
         for lease in leases:
-            breaker = self._breaker(lease.endpoint)
-            breaker.take(lease.lane, now)
-            self._begin(lease, now, breaker)
-        self._at_rest = not leases and not self._crowded
+            self._breaker(lease.endpoint).take(lease.lane, now)
+            self._begin(lease, now)
+        self._at_rest = not leases
         return 0.0 if leases else self._rest_s(due_s, moves)
 
     def _room(self, free: int, now: float) -> dict[str, int]:
@@ -228,7 +231,6 @@ class Delivery:
         self._breakers = {
             endpoint: breaker for endpoint, breaker in self._breakers.items() if not breaker.rests(now)
         }
-        # No endpoint may have more in work than what is left for all the others.
         return {
             endpoint: max(0, min(breaker.room(now), free - breaker.working))
             for endpoint, breaker in self._breakers.items()
@@ -245,41 +247,48 @@ class Delivery:
 
     def _free(self) -> int:
         """How many more lanes may be taken up."""
-        return self._in_flight - len(self._lanes) - self._kept
+        return self._in_flight - len(self._lanes) - len(self._stores)
 
     def _breaker(self, endpoint: str) -> Breaker:
         if endpoint not in self._breakers:
             self._breakers[endpoint] = Breaker(self._per_endpoint)
         return self._breakers[endpoint]
 
-    def _keep_place(self, lane: str, endpoint: str, now: float) -> Breaker | None:
-        """Keep a place for a lane that will be leased with what is published; None if others come before it."""
-        breaker = self._breaker(endpoint)
+    def _keep_place(self, call_sid: str, endpoint: str, now: float) -> bool:
+        """Keep a place for a lane that will be leased with what is published, unless others come before it."""
+        if not self._at_rest or self._means.closing.is_set() or endpoint in self._full:
+            return False
+        breaker, lane = self._breaker(endpoint), lane_name(endpoint, call_sid)
         room = min(breaker.room(now), self._free() - breaker.working)
-        if not self._at_rest or self._means.closing.is_set() or not breaker.is_calm or breaker.has(lane):
-            return None
-        if room <= 0:
-            return None
+        if room <= 0 or not breaker.is_calm or breaker.has(lane):
+            return False
         breaker.take(lane, now)
-        self._kept += 1
-        return breaker
+        return True
 
-    def _begin(self, lease: LaneLease, now: float, breaker: Breaker, events: Sequence[Stored] = ()) -> None:
+    def _begin(self, lease: LaneLease, now: float, *events: Stored) -> None:
         """Work on a lane that has its place, and was leased at `now` or later."""
         metrics.LANES.labels("claimed").inc()
+        breaker = self._breaker(lease.endpoint)
         lane = Lane(lease, now + self._means.lease_s, breaker, self._means, events)
-        task = _started(lane.work())
-        self._lanes.add(task)
-        task.add_done_callback(partial(self._put_down, lease.lane, breaker))
+        self._own(self._lanes, lane.work(), lease.lane, lease.endpoint)
 
-    def _put_down(self, lane: str, breaker: Breaker, task: asyncio.Task[None]) -> None:
-        self._lanes.discard(task)
-        self._leave(lane, breaker)
+    def _own(self, tasks: _Tasks, work: Coroutine[Any, Any, None], lane: str, endpoint: str) -> _Task:
+        """A task that has the lane's place until it ends."""
+        self._holders[lane] += 1
+        task = _started(work)
+        tasks.add(task)
+        task.add_done_callback(partial(self._put_down, tasks, lane, endpoint))
+        return task
 
-    def _leave(self, lane: str, breaker: Breaker) -> None:
-        """The lane's place is another one's."""
-        breaker.put_down(lane)
-        if self._crowded:
+    def _put_down(self, tasks: _Tasks, lane: str, endpoint: str, task: _Task) -> None:
+        tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waits is told of it, and who gave up need not be
+        self._holders[lane] -= 1
+        if not self._holders[lane]:
+            del self._holders[lane]
+            self._breaker(endpoint).put_down(lane)
+        if self._crowded or endpoint in self._full:
             self._outbox.wake.set()
 
 
@@ -288,8 +297,3 @@ def _started(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
     return asyncio.create_task(work)
-
-
-def _stored(lane: LaneLease, event: Outgoing, at: float) -> Stored:
-    """The head of a lane, as the outbox has it."""
-    return Stored(lane.lane, lane.head, event.sequence, event.event_id, event.type, event.body, at)

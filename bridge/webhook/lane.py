@@ -94,6 +94,8 @@ class Lane:
         self._outbox.wake.set()  # the pump is to learn when the lease ends
 
     async def _drain(self) -> None:
+        if self._means.monotonic() >= self._until:  # the outbox took longer than the lease to give it
+            return await self._outbox.release(self._lease)
         events = self._events
         while not self._means.closing.is_set() and (events := events or await self._peek()):
             for event in events:
@@ -182,10 +184,16 @@ class Lane:
                 # An ack whose answer was lost may have counted: then the lane is ours, and past the event.
                 if not unsure:
                     raise
-                return bool(await self._outbox.peek(self._lease, 1))
+                return await self._has_more()
             else:
                 self._until = asked + self._means.lease_s
                 return more
+
+    async def _has_more(self) -> bool:
+        try:
+            return bool(await self._outbox.peek(self._lease, 1))
+        except Fenced:
+            return False  # given back by the ack that counted, or taken by another: nothing is left for us
 
     async def _fail(self, event: Stored, outcome: Outcome) -> bool:
         down = self._breaker.is_open

@@ -18,6 +18,8 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     """Connections that have come to it, ever."""
     taking: bool
     """Whether it takes new calls: else it is about to end."""
+    fullness: int = 0
+    """0: it has a place for a new call; 1: only for such as it keeps one for; 2: for none."""
 
 
 NOTHING: Final = Report(0, 0, taking=True)
@@ -46,7 +48,8 @@ class Standing:
         self.turn = turn
 
 
-def rank(standing: Standing, now: float) -> tuple[bool, bool, int, int]:
+def rank(standing: Standing, now: float) -> tuple[bool, bool, int, int, int]:
     """By what workers are sorted: the first is to have the next connection, the second if that one cannot take it."""
     stands_still = now - standing.heard_at >= SILENT_S
-    return not standing.report.taking, stands_still, standing.load, standing.turn
+    report = standing.report
+    return not report.taking, stands_still, report.fullness, standing.load, standing.turn

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -40,6 +41,9 @@ FAILED: Final = "failed"
 SIBLINGS: Final = "siblings"
 OTHERS: Final = "others"
 
+GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+"""Errors of a door that nobody is behind any more. Others pass: too many descriptors are under way, or no memory."""
+
 GONE_S: Final = 5.0
 """How long a process may take to end after the kernel was told to end it."""
 
@@ -73,30 +77,39 @@ class Child:
         self._process: Process
 
     async def start(self, config: Config, *, port: int, outbox: socket.socket | None) -> None:
-        """Start it. `outbox` is its socket to the outbox of this process, if that is the one that has it."""
-        with contextlib.ExitStack() as theirs:
+        """Start it. `outbox` is its socket to the outbox of this process, if that is the one that has it.
+
+        Raises `OSError` when the system has no process or no descriptors for it; then there is nothing to close.
+        """
+        async with contextlib.AsyncExitStack() as ours, contextlib.AsyncExitStack() as theirs:
             if outbox is not None:
                 theirs.enter_context(outbox)
             self._door, door_end = socket.socketpair(socket.AF_UNIX)
+            ours.callback(self._door.close)
             theirs.enter_context(door_end)
             self._door.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             line, line_end = socket.socketpair(socket.AF_UNIX)
+            ours.callback(line.close)
             theirs.enter_context(line_end)
             self.line = Line(self.answers)
             await self.line.open(line)
+            ours.push_async_callback(self.line.close)
             ends = [end.fileno() for end in (door_end, line_end, outbox) if end is not None]
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "bridge.workers", *map(str, ends),
                 stdin=DEVNULL, env=_environment(), pass_fds=ends,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then ends this in order
             )  # fmt: skip
+            ours.pop_all()
         setup = Setup.of(config, self.number, node=self.node, port=port)
         self.line.tell(SET_UP, setup)
 
     @property
     def figures(self) -> list[Family]:
         """What it has counted, as far as it is known."""
-        return msgspec.convert(self.counted, list[Family])
+        with contextlib.suppress(msgspec.ValidationError):  # of another version: the package was replaced
+            return msgspec.convert(self.counted, list[Family])
+        return []
 
     @property
     def pid(self) -> int:
@@ -108,8 +121,8 @@ class Child:
         try:
             if not door.send(self._door, connection):
                 return False
-        except OSError:
-            self.closed = True
+        except OSError as error:
+            self.closed = error.errno in GONE
             return False
         self.standing.pass_on(turn)
         return True
@@ -121,6 +134,8 @@ class Child:
     async def ended(self) -> int:
         """Wait for its end, and listen to it until then; its exit code, or the signal's number below zero."""
         await self.line.run()
+        if self.line.garbled:
+            self.kill()
         return await self._process.wait()
 
     def kill(self) -> None:
@@ -132,8 +147,9 @@ class Child:
         """End it if it still runs, and give up what belongs to it."""
         if self._process.returncode is None:
             self.kill()
-            async with asyncio.timeout(GONE_S):
-                await self._process.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GONE_S):
+                    await self._process.wait()
         await self.line.close()
         self._door.close()
 

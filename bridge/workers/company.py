@@ -58,6 +58,14 @@ class Others(Protocol):
         """Tell every other worker."""
 
 
+class Streams(Sized, Protocol):
+    """The media streams of a bridge; how many there are says how busy it is."""
+
+    @property
+    def fullness(self) -> int:
+        """As `Report` has it."""
+
+
 class Company(Others, Protocol):
     """What a bridge has around it."""
 
@@ -73,11 +81,11 @@ class Company(Others, Protocol):
     def answer(self, answers: Mapping[str, Answer]) -> None:
         """Answer what the others ask, each kind of question by its name."""
 
-    async def serve(self, app: web.Application, streams: Sized) -> web.AppRunner:
-        """Begin to lead connections to the application; how many `streams` it has says how busy it is."""
+    async def serve(self, app: web.Application, streams: Streams) -> web.AppRunner:
+        """Begin to lead connections to the application, which has these `streams`."""
 
     async def figures(self) -> bytes:
-        """What `/metrics` shows: of all workers together."""
+        """What `/metrics` shows: of all workers together. Raises `Lost` when they cannot be had now."""
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +113,7 @@ class Alone:
     def answer(self, answers: Mapping[str, Answer]) -> None:
         """Nobody asks."""
 
-    async def serve(self, app: web.Application, streams: Sized) -> web.AppRunner:  # noqa: ARG002 - nobody else could have one
+    async def serve(self, app: web.Application, streams: Streams) -> web.AppRunner:  # noqa: ARG002 - nobody else could have one
         """Listen."""
         runner = runner_of(app)
         await runner.setup()

@@ -9,10 +9,17 @@ import socket
 from collections.abc import Callable
 from typing import Final, Self
 
+from bridge import log
+
 AT_ONCE: Final = 64
 """Connections that are taken before anything else is done."""
 
+CROWDED_S: Final = 0.5
+"""How long nothing is received after the system had no descriptor for a connection."""
+
 _ONE: Final = b"."
+
+_logger = log.get(__name__)
 
 
 def send(door: socket.socket, connection: socket.socket) -> bool:
@@ -30,17 +37,31 @@ class Door:
     """Where a worker receives connections. A context manager: on leaving it receives no more."""
 
     def __init__(self, end: socket.socket, taken: Callable[[socket.socket], None]) -> None:
+        self.count = 0
+        """Connections that have come, those too that were lost for want of a descriptor."""
         self._end = end
         self._taken = taken
+        self._again: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         self._end.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-        asyncio.get_running_loop().add_reader(self._end.fileno(), self._receive)
+        self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._again is not None:
+            self._again.cancel()
         asyncio.get_running_loop().remove_reader(self._end.fileno())
         self._end.close()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether connections wait, for want of a descriptor."""
+        return self._again is not None
+
+    def _open(self) -> None:
+        self._again = None
+        asyncio.get_running_loop().add_reader(self._end.fileno(), self._receive)
 
     def _receive(self) -> None:
         for _ in range(AT_ONCE):
@@ -50,6 +71,7 @@ class Door:
                 return
             except OSError:
                 byte, descriptors = b"", []
+            self.count += len(byte)
             for descriptor in descriptors:
                 connection = socket.socket(fileno=descriptor)
                 with contextlib.ExitStack() as stack:
@@ -59,4 +81,10 @@ class Door:
                     stack.pop_all()
             if not byte:  # nobody sends any more
                 asyncio.get_running_loop().remove_reader(self._end.fileno())
+                return
+            if not descriptors:  # this one is lost; those behind it wait
+                _logger.error("connection_not_accepted", error="no descriptor is free for it")
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._end.fileno())
+                self._again = loop.call_later(CROWDED_S, self._open)
                 return

@@ -44,6 +44,8 @@ class Line:
 
     def __init__(self, answers: Mapping[str, Answer]) -> None:
         self.answers = dict(answers)
+        self.garbled = False
+        """What the other end said could not be read, and was the last that was heard of it."""
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
@@ -55,20 +57,28 @@ class Line:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=end)
 
     async def run(self) -> None:
-        """Listen until the other end is gone."""
+        """Listen until the other end is gone, or cannot be understood."""
         decoder = msgspec.msgpack.Decoder(_Message)
         try:
             while True:
-                size = int.from_bytes(await self._reader.readexactly(_SIZE), "big")
-                self._take(decoder.decode(await self._reader.readexactly(size)))
+                self._take(decoder.decode(await self._body()))
         except (asyncio.IncompleteReadError, OSError):
             pass
+        except (msgspec.DecodeError, RecursionError) as error:  # the latter of what is too deep
+            self.garbled = True
+            _logger.error("worker_not_understood", error=str(error))
         finally:
             self._writer.transport.abort()
             for asked in self._asked.values():
                 if not asked.done():
                     asked.set_exception(Lost("the other process is gone"))
                     asked.exception()  # nobody may be waiting any more
+
+    async def _body(self) -> bytes:
+        size = int.from_bytes(await self._reader.readexactly(_SIZE), "big")
+        if size > LONGEST:
+            raise msgspec.DecodeError(f"{size} bytes are no message")
+        return await self._reader.readexactly(size)
 
     async def close(self) -> None:
         """Hang up, when what was said last has gone."""
@@ -104,6 +114,9 @@ class Line:
         if transport.is_closing() or transport.get_write_buffer_size() > WAITING:
             return False
         body = msgspec.msgpack.encode(message)
+        if len(body) > LONGEST:
+            _logger.error("worker_message_too_long", question=message.what, size=len(body))
+            return False
         self._writer.write(len(body).to_bytes(_SIZE, "big") + body)
         return True
 

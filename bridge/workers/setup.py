@@ -8,7 +8,7 @@ import msgspec
 from bridge.config import Config
 
 EACH: Final = 2
-"""Sockets at one Whisper endpoint that a worker must be allowed: those of a call with both tracks."""
+"""Sockets at one Whisper endpoint that are given to one worker together: those of a call with both tracks."""
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -39,7 +39,8 @@ def share(config: Config, number: int) -> Config:
     """The configuration of one worker: what bounds the machine is divided among all. 0 stays 0: no bound, or measured."""
     workers = config.server.processes
     max_calls = _part(config.server.max_calls, number, workers)
-    max_connections = _part(config.whisper.max_connections, number, workers)
+    whole, odd = divmod(config.whisper.max_connections, EACH)
+    max_connections = EACH * _part(whole, number, workers) + odd * (number == workers)
     return config.model_copy(
         update={
             "server": config.server.model_copy(update={"max_calls": max_calls}),

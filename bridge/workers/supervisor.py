@@ -130,7 +130,13 @@ class Supervisor:
         pause = 0.0
         while not self._draining.is_set():
             began = time.monotonic()
-            child = await self._started(number)
+            try:
+                child = await self._started(number)
+            except OSError as error:
+                self._not_started(number, error)
+                pause = pause_s(pause, 0.0)
+                await _first(self._draining.wait(), timeout_s=pause)
+                continue
             try:
                 code = await child.ended()
             finally:
@@ -164,9 +170,17 @@ class Supervisor:
             child.line.tell(told.DRAIN)
         return child
 
+    def _not_started(self, number: int, error: OSError) -> None:
+        """The system had nothing to start a worker with. Raises `BridgeError` when nobody has waited for it yet."""
+        why = error.strerror or str(error)
+        if not self._open:
+            raise BridgeError(f"worker {number} could not be started: {why}") from None
+        metrics.WORKERS_LOST.inc()
+        _logger.error("worker_not_started", worker=number, error=why)
+
     def _lost(self, child: Child, code: int, *, ready: bool) -> None:
-        """A worker has ended that was to go on. Raises `BridgeError` when it is of no use to start it again."""
-        if not ready and not (self._open and self._ready()):
+        """A worker has ended that was to go on. Raises `BridgeError` for one that never could, while all begin."""
+        if not ready and not self._open:
             if child.failed is None:
                 raise BridgeError(
                     f"worker {child.number} {_how(code)} before it could take calls: its log says why"

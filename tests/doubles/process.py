@@ -29,6 +29,7 @@ class Around:
     """More lines of `[whisper]`."""
     outbox_url: str = ""
     """Of a store that is shared; default: SQLite below `directory`."""
+    max_calls: int = 1000
 
     def config(self) -> Path:
         """The configuration, written to a file."""
@@ -38,7 +39,7 @@ class Around:
             [server]
             port = {self.port}
             public_url = "{PUBLIC_URL}"
-            max_calls = 1000
+            max_calls = {self.max_calls}
             {self.server}
             [twilio]
             account_sid = "{ACCOUNT.sid}"

@@ -1,8 +1,10 @@
 """The SQLite outbox beyond the interface: reopening, erasing without a trace, blocked backlogs."""
 
+import asyncio
 import json
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -109,6 +111,31 @@ async def test_a_replay_makes_many_lanes_due_in_several_bites(
         assert {(lane.call_sid, lane.endpoint) for lane in claimed} == due
         for lane in claimed:
             await outbox.retry(lane, 1, 60, 500, "status 500")
+
+
+async def test_a_lease_begins_when_it_is_given_not_when_it_was_asked_for(
+    outbox: Sqlite, clock: Clock
+) -> None:
+    call = await outbox.own_call("CA1", "test", b"")
+    other = await outbox.own_call("CA2", "test", b"")
+    await outbox.publish(other, [event(1, call="CA2")], {})
+    began, go_on = threading.Event(), threading.Event()
+
+    def stall(_: sqlite3.Connection) -> None:
+        began.set()
+        go_on.wait(10)
+
+    stalled = asyncio.create_task(outbox._writer.run(stall))
+    await asyncio.to_thread(began.wait, 10)
+    claiming = asyncio.create_task(outbox.claim("a", 1, 15.0))
+    storing = asyncio.create_task(outbox.publish(call, [event(1)], {}, deliverer="a", lease_s=15.0))
+    await asyncio.sleep(0)
+    clock.now += 60
+    go_on.set()
+    await stalled
+    assert len(await claiming) == len(await storing) == 1
+    assert await outbox.claim("b", 9, 15.0) == [], "both are leased"
+    assert await outbox.next_due() == 15.0
 
 
 async def test_a_closed_outbox_says_so(tmp_path: Path) -> None:

@@ -94,6 +94,43 @@ def test_a_commit_that_fails_is_done_again_one_by_one(tmp_path: Path) -> None:
     file.close()
 
 
+def test_operations_that_refuse_leave_the_others_together(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    statements: list[str] = []
+    file.connection.set_trace_callback(statements.append)
+    outcomes = commit(file.connection, [partial(put, "a"), fail, partial(put, "b"), fail, partial(put, "c")])
+    file.connection.set_trace_callback(None)
+    assert [outcome for outcome in outcomes if isinstance(outcome, str)] == ["a", "b", "c"]
+    assert [type(outcome) for outcome in outcomes].count(KeyError) == 2
+    assert names(file.connection) == ["a", "b", "c"]
+    assert sum(statement.lower() == "commit" for statement in statements) == 1
+    assert commit(file.connection, [fail, fail])[1].args == ("mine alone",)
+    assert not file.connection.in_transaction
+    file.close()
+
+
+def test_what_was_refused_because_of_something_undone_is_asked_again(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    runs = []
+
+    def fails_at_last(db: sqlite3.Connection) -> None:
+        put("first", db)
+        runs.append("first")
+        if len(runs) > 1:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def only_without(db: sqlite3.Connection) -> str:
+        if "first" in names(db):
+            raise KeyError("first")
+        return put("second", db)
+
+    outcomes = commit(file.connection, [fails_at_last, only_without])
+    assert isinstance(outcomes[0], sqlite3.OperationalError)
+    assert outcomes[1] == "second"
+    assert names(file.connection) == ["second"]
+    file.close()
+
+
 async def test_operations_share_commits(writer: Writer) -> None:
     statements: list[str] = []
     await writer.run(lambda db: db.set_trace_callback(statements.append))

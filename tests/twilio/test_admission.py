@@ -102,6 +102,18 @@ def test_each_whisper_endpoint_has_its_own_number_of_sockets() -> None:
     assert house.ask("CA2") == ""
 
 
+def test_one_that_is_full_says_whether_it_keeps_places() -> None:
+    house = House(max_calls=2)
+    place = Place("", ONE, 2)
+    assert house.ask("CA1") == ""
+    house.begin("CA1")
+    assert house.admission.fullness(place, 0.0) == 0
+    assert house.ask("CA2") == ""
+    assert house.admission.fullness(place, 0.0) == 1
+    house.begin("CA2")
+    assert house.admission.fullness(place, 0.0) == 2
+
+
 def test_sockets_that_nobody_here_expects_may_take_a_place_each() -> None:
     house = House(max_calls=3)
     house.ask("CA1")

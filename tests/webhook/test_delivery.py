@@ -5,6 +5,7 @@ import itertools
 import random
 import sqlite3
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from bridge.outbox.outbox import OutboxDown, Selection
+from bridge.outbox.outbox import OutboxDown, Outgoing, Selection
 from bridge.outbox.sqlite import Sqlite
 from bridge.webhook import delivery as delivery_module
-from bridge.webhook.breaker import UNPROVEN
+from bridge.webhook.breaker import FAILED_LANES, UNPROVEN
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -92,7 +93,7 @@ async def test_a_new_event_takes_no_place_from_lanes_that_wait_for_one(line: Any
         await line.publish(f"CA{n}", receiver.url(), 1)
         line.advance(0.1)
     await receiver.count(2)
-    await line.until(lambda: answered(line.delivery._crowded))
+    await line.until(lambda: answered(receiver.url() in line.delivery._full))
     go_on.set()
     await line.settled()
     assert receiver.ids() == [f"evt_CA{n}_1" for n in range(1, 7)], "the longest due first"
@@ -132,49 +133,173 @@ async def answered(value: bool) -> bool:
     return value
 
 
-async def test_the_event_of_a_publisher_that_gave_up_is_sent_when_its_lease_ends(
-    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("heard", [True, False], ids=["answered", "not yet answered"])
+async def test_the_event_of_a_publisher_that_gave_up_is_sent_at_once(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch, heard: bool
 ) -> None:
-    line.lease_s = 0.2
     await line.start()
     await line.until_idle()
-    publish, stored = line.outbox.publish, asyncio.Event()
+    publish, asked, go_on = line.outbox.publish, asyncio.Event(), asyncio.Event()
 
-    async def unheard(*args: Any, **kwargs: Any) -> None:
-        assert await publish(*args, **kwargs), "leased to the delivery"
-        stored.set()
-        await asyncio.sleep(60)
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        leases = await publish(*args, **kwargs) if heard else []
+        asked.set()
+        await go_on.wait()
+        return leases if heard else await publish(*args, **kwargs)
 
-    monkeypatch.setattr(line.outbox, "publish", unheard)
+    monkeypatch.setattr(line.outbox, "publish", slow)
     task = asyncio.create_task(line.publish("CA1", receiver.url(), 1))
-    await stored.wait()
+    await asked.wait()
     task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await receiver.count(1)  # sooner than the lease ends
     await line.settled()
     assert receiver.ids() == ids("CA1", 1)
-    assert line.delivery._kept == 0
+    assert not line.delivery._stores
 
 
-async def test_what_is_stored_only_after_the_close_is_left_for_the_next_start(
+async def test_who_gave_up_is_not_told_what_went_wrong_and_the_place_is_free(
     line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await line.start()
     await line.until_idle()
-    publish, stored, heard = line.outbox.publish, asyncio.Event(), asyncio.Event()
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def down(*_: Any, **__: Any) -> Any:
+        asked.set()
+        await go_on.wait()
+        raise OutboxDown("The outbox's disk is full: make room on it.")
+
+    monkeypatch.setattr(line.outbox, "publish", down)
+    task = asyncio.create_task(line.publish("CA1", receiver.url(), 1))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await line.until(lambda: answered(not line.delivery._stores))
+    assert line.delivery._breakers[receiver.url()].working == 0
+    with pytest.raises(OutboxDown, match="disk is full"):
+        await line.publish("CA1", receiver.url(), 1)
+
+
+async def test_a_lane_is_in_work_as_long_as_anybody_works_on_it(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fails_once(_: Any) -> web.StreamResponse:
+        if not failed.is_set():
+            failed.set()
+            return web.Response(status=500)
+        await go_on.wait()
+        return web.Response()
+
+    receiver.answers["/hook"] = fails_once
+    await line.start()
+    await line.until_idle()
+    await line.publish("CA1", receiver.url(), 1)
+    await line.failed(1)
+    await line.until_idle()
+    breaker, publish = line.delivery._breakers[receiver.url()], line.outbox.publish
+
+    async def meanwhile_due(*args: Any, **kwargs: Any) -> Any:
+        line.advance(600)
+        await receiver.count(2)  # the pump has the lane now
+        return await publish(*args, **kwargs)
+
+    monkeypatch.setattr(line.outbox, "publish", meanwhile_due)
+    await line.publish("CA1", receiver.url(), 2)
+    await line.until(lambda: answered(not line.delivery._stores))
+    assert (len(line.delivery._lanes), breaker.working) == (1, 1)
+    go_on.set()
+    await line.settled()
+    await line.until_idle()
+    assert breaker.working == 0
+    assert not line.delivery._holders
+    assert receiver.ids() == ids("CA1", 1, 1, 2)
+
+
+async def test_an_endpoint_that_is_down_does_not_slow_another(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Any) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    receiver.answers["/down"] = fail
+    await line.start()
+    for n in range(FAILED_LANES):
+        await line.publish(f"CA{n}", receiver.url("/down"), 1)
+    await line.until(lambda: answered(line.delivery._breakers[receiver.url("/down")].is_open))
+    await line.until_idle()
+    asked: list[str] = []
+    for name in ("claim", "peek", "next_due"):
+        monkeypatch.setattr(line.outbox, name, lambda *_, name=name, **__: asked.append(name))
+    for n in (1, 2, 3):
+        await line.publish("CA1", receiver.url(), n)
+        await line.settled(FAILED_LANES)
+    assert receiver.ids() == ids("CA1", 1, 2, 3)
+    assert asked == []
+    assert not line.delivery._keep_place("CA1", receiver.url("/down"), time.monotonic()), "others wait for it"
+
+
+async def test_what_the_outbox_took_too_long_to_lease_is_sent_once(line: Any, receiver: Any) -> None:
+    await line.start()
+    await line.until_idle()
+    began, go_on = threading.Event(), threading.Event()
+    call = await line.outbox.own_call("CA1", "test", b"")
+    event = Outgoing(receiver.url(), 1, "evt_CA1_1", "transcript.final", b"{}")
+
+    def stall(_: sqlite3.Connection) -> None:
+        began.set()
+        go_on.wait(10)
+
+    async def looked_for(_: Any) -> web.StreamResponse:
+        return web.Response(status=500 if await line.outbox.claim("another", 10, 15.0) else 204)
+
+    receiver.answers["/hook"] = looked_for
+    stalled = asyncio.create_task(line.outbox._writer.run(stall))
+    await asyncio.to_thread(began.wait, 10)
+    publishing = asyncio.create_task(line.delivery.publish(call, [event], {}))
+    await line.until(lambda: answered(line.outbox._writer._waiting == 2))
+    line.ahead += 2 * line.lease_s
+    go_on.set()
+    await asyncio.gather(stalled, publishing)
+    await line.settled()
+    assert receiver.ids() == ids("CA1", 1)
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["answered", "never answered"])
+async def test_what_is_stored_only_after_the_close_began_is_left_for_the_next_start(
+    line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    await line.start()
+    await line.until_idle()
+    publish, stored, go_on, delivery = line.outbox.publish, asyncio.Event(), asyncio.Event(), line.delivery
 
     async def slow(*args: Any, **kwargs: Any) -> Any:
         leases = await publish(*args, **kwargs)
         stored.set()
-        await heard.wait()
+        await go_on.wait()
         return leases
 
     monkeypatch.setattr(line.outbox, "publish", slow)
     task = asyncio.create_task(line.publish("CA1", receiver.url(), 1))
     await stored.wait()
     assert await line.outbox.next_due() > 1, "leased"
-    await line.stop()
-    heard.set()
-    await task
-    assert await line.outbox.next_due() == 0
+    stopping = asyncio.create_task(line.stop(10.0 if heard else 0.0))
+    await delivery._means.closing.wait()
+    if heard:
+        go_on.set()
+        await task
+        await stopping
+        assert await line.outbox.next_due() == 0
+    else:
+        with pytest.raises(OutboxDown, match="closed"):
+            await task
+        await stopping
     assert receiver.received == []
 
 

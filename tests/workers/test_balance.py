@@ -42,6 +42,19 @@ def test_one_that_is_about_to_end_or_stands_still_gets_none_while_another_is_the
     assert sorted([ending, still, busy], key=lambda each: rank(each, 10.0)) == [busy, still, ending]
 
 
+def test_one_that_is_full_comes_behind_one_with_a_place_and_one_that_keeps_places_before_one_that_does_not() -> (
+    None
+):
+    full, keeps, free = (Standing(0.0, Report(load, 0, taking=True, fullness=2 - load)) for load in range(3))
+    ending = Standing(0.0, Report(0, 0, taking=False))
+    assert sorted([ending, full, keeps, free], key=lambda each: rank(each, 0.0)) == [
+        free,
+        keeps,
+        full,
+        ending,
+    ]
+
+
 def test_a_report_that_is_older_than_a_connection_does_not_count_it_away() -> None:
     standing = Standing(0.0, passed=3)
     standing.report = Report(1, 2, taking=True)

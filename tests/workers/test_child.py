@@ -1,11 +1,14 @@
 import asyncio
+import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from bridge.workers import child as told
 from bridge.workers.balance import Report
@@ -52,4 +55,48 @@ async def test_one_that_is_closed_is_gone_and_takes_no_connections(tmp_path: Pat
             assert await child.ended() == -signal.SIGKILL
         assert not child.take(one, 2)
         assert child.closed
+    await child.close()
+
+
+async def test_a_connection_that_cannot_be_passed_on_now_does_not_shut_a_worker_out(tmp_path: Path) -> None:
+    config = settings(tmp_path, "ws://127.0.0.1:9/", "https://example.com/")
+    child = Child(1, time.monotonic())
+    await child.start(config, port=8080, outbox=None)
+    one, other = socket.socketpair()
+    with one, other:
+        gone, far = socket.socketpair()
+        gone.close()
+        far.close()
+        assert not child.take(gone, 1)  # an error that says nothing of the worker
+        assert not child.closed
+        assert child.take(one, 2)
+    await child.close()
+
+
+async def test_what_could_not_be_started_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    config = settings(tmp_path, "ws://127.0.0.1:9/", "https://example.com/")
+    ours, theirs = socket.socketpair()
+    with ours:
+        before = len(os.listdir("/dev/fd"))  # noqa: PTH208 - no folder of files
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError):
+                await Child(1, time.monotonic()).start(config, port=8080, outbox=theirs.dup())
+            await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
+        assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    theirs.close()
+
+
+async def test_one_that_cannot_be_understood_is_ended(tmp_path: Path) -> None:
+    config = settings(tmp_path, "ws://127.0.0.1:9/", "https://example.com/")
+    child = Child(1, time.monotonic())
+    child.counted = [["a figure of another version"]]
+    assert child.figures == []
+    await child.start(config, port=8080, outbox=None)
+    os.kill(child.pid, signal.SIGSTOP)  # it does not see that its line is cut
+    child.line._reader.feed_data(b"\xff" * 4)
+    async with asyncio.timeout(10):
+        assert await child.ended() == -signal.SIGKILL
     await child.close()

@@ -1,8 +1,12 @@
 import asyncio
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from bridge.workers import door
 from bridge.workers.door import Door, send
 
 
@@ -63,3 +67,36 @@ async def test_it_waits_quietly_when_nobody_sends_any_more() -> None:
         for _ in range(3):
             await asyncio.sleep(0)
         assert not asyncio.get_running_loop().remove_reader(theirs.fileno())
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_one_for_which_there_is_no_descriptor_counts_and_those_behind_it_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "CROWDED_S", 0.05)
+    ours, theirs = socket.socketpair()
+    pairs = [socket.socketpair() for _ in range(5)]
+    for near, _ in pairs:
+        assert send(ours, near)
+    arrived: list[socket.socket] = []
+    with Door(theirs, arrived.append) as opened:
+        with no_descriptors():
+            while not opened.count:
+                await asyncio.sleep(0)
+        assert (opened.count, opened.crowded, arrived) == (1, True, [])
+        async with asyncio.timeout(5):
+            while opened.count < len(pairs):
+                await asyncio.sleep(0.01)
+        assert not opened.crowded
+    assert len(arrived) == len(pairs) - 1
+    for each in (ours, *arrived, *(end for pair in pairs for end in pair)):
+        each.close()

@@ -55,13 +55,32 @@ async def test_connections_wait_until_there_is_a_worker_and_the_next_one_has_the
     assert entrance.port == listener.getsockname()[1]
 
 
-async def test_a_connection_that_nobody_takes_is_closed(listener: socket.socket) -> None:
+async def test_a_connection_that_nobody_can_take_now_waits_and_so_do_those_behind_it(
+    listener: socket.socket,
+) -> None:
+    taker = Taker(takes=False)
+    entrance = Entrance(listener, lambda: [taker])  # type: ignore[list-item]  # all that it needs of one
+    entrance.open()
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    while entrance._turn < 3:  # it has been tried more than once
+        await asyncio.sleep(0.01)
+    taker.takes = True
+    await until(taker, 3)
+    assert [address for _, address in taker.taken] == [client.getsockname() for client in clients]
+    entrance.close()
+    for client in clients:
+        client.close()
+
+
+async def test_one_that_still_waits_at_the_end_is_closed(listener: socket.socket) -> None:
     entrance = Entrance(listener, lambda: [Taker(takes=False)])  # type: ignore[list-item]  # all that it needs of one
     entrance.open()
     reader, writer = await asyncio.open_connection(*listener.getsockname())
+    while not entrance._turn:
+        await asyncio.sleep(0.01)
+    entrance.close()
     async with asyncio.timeout(5):
         assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
-    entrance.close()
     entrance.close()

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import BridgeError
 from bridge.workers.company import Answer
-from bridge.workers.line import WAITING, Line, Lost
+from bridge.workers.line import LONGEST, WAITING, Line, Lost
 
 
 @asynccontextmanager
@@ -95,3 +95,33 @@ async def test_an_end_that_does_not_read_is_told_no_more() -> None:
         await line.ask("hear")
     await line.close()
     still.close()
+
+
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        b"\0\0\0\x01\xc1",
+        b"\0\0\0\x03\x93\xa1x",
+        b"\0\0\0\x04\x93\xa1x\0",
+        (100_003).to_bytes(4, "big") + b"\x93\0\xa0" + b"\x91" * 100_000,
+        (LONGEST + 1).to_bytes(4, "big"),
+    ],
+    ids=["no msgpack", "cut", "other types", "too deep", "too long"],
+)
+async def test_what_cannot_be_read_is_the_end_of_the_line(bytes_: bytes) -> None:
+    line = Line({})
+    end, other = socket.socketpair()
+    await line.open(end)
+    with other:
+        other.setblocking(False)
+        await asyncio.gather(line.run(), asyncio.get_running_loop().sock_sendall(other, bytes_))
+        assert line.garbled
+        with pytest.raises(Lost):
+            await line.ask("anything")
+    await line.close()
+
+
+async def test_what_is_too_long_for_the_other_end_is_not_said() -> None:
+    async with lines() as (one, other):
+        assert not one.tell("hear", b"x" * LONGEST)
+        assert await other.ask("still there") is None

@@ -34,17 +34,24 @@ def test_a_worker_has_the_whole_configuration_of_its_supervisor(
     assert setup.read().webhook.secret[0].get_secret_value() == SECRET
 
 
-@pytest.mark.parametrize(("whole", "parts"), [(0, [0, 0, 0]), (7, [3, 2, 2]), (9, [3, 3, 3])])
-def test_what_bounds_the_machine_is_divided_among_the_workers(
-    tmp_path: Path, whole: int, parts: list[int]
+@pytest.mark.parametrize(
+    ("whole", "calls", "connections"),
+    [(0, [0, 0, 0], [0, 0, 0]), (7, [3, 2, 2], [2, 2, 3]), (10, [4, 3, 3], [4, 4, 2])],
+)
+def test_what_bounds_the_machine_is_divided_among_the_workers_and_no_call_s_two_sockets_are_parted(
+    tmp_path: Path, whole: int, calls: list[int], connections: list[int]
 ) -> None:
     server, whisper = {"workers": 3, "max_calls": whole}, {"max_connections": whole}
     config = settings(tmp_path, "ws://127.0.0.1:9/", "https://example.com/", server=server, whisper=whisper)
     shares = [share(config, number + 1) for number in range(3)]
-    assert [each.server.max_calls for each in shares] == parts
-    assert [each.whisper.max_connections for each in shares] == parts
+    assert [each.server.max_calls for each in shares] == calls
+    assert [each.whisper.max_connections for each in shares] == connections
 
 
-def test_0_workers_are_one_for_each_processor(tmp_path: Path) -> None:
+def test_0_workers_are_one_for_each_processor_up_to_as_many_as_there_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = settings(tmp_path, "ws://127.0.0.1:9/", "https://example.com/", server={"workers": 0})
     assert config.server.processes == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(100)))
+    assert config.server.processes == 64

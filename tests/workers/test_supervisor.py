@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -97,24 +98,28 @@ class Machine:
 
 
 @asynccontextmanager
-async def machine(directory: Path, workers: int = 2, server: str = "") -> AsyncIterator[Machine]:
+async def machine(
+    directory: Path, workers: int = 2, server: str = "", whisper: str = "", max_calls: int = 1000
+) -> AsyncIterator[Machine]:
     async with (
-        NumberedWhisper() as whisper,
+        NumberedWhisper() as numbered,
         Receiver(SECRET) as receiver,
         RestApi(ACCOUNT) as twilio,
         aiohttp.ClientSession(timeout=ALONE) as client,
     ):
         around = Around(
             directory,
-            whisper.url,
+            numbered.url,
             receiver.url,
             server=f'workers = {workers}\nadmin_token = "{TOKEN}"\n{server}',
             twilio=f'api_base_url = "{twilio.url}"',
             port=free_port(),
+            whisper=whisper,
+            max_calls=max_calls,
         )
         async with serving(around) as bridge:
             url = (await bridge.line("listening", START_S))["url"]
-            found = Machine(bridge, receiver, whisper, twilio, client, around, url)
+            found = Machine(bridge, receiver, numbered, twilio, client, around, url)
             try:
                 yield found
             finally:
@@ -247,6 +252,62 @@ async def test_what_was_counted_never_goes_back_and_a_dead_worker_is_replaced(tm
         assert bridge.pids[1] != pids[1]
         both = [await bridge.call() for _ in range(2)]
         assert {worker for call in both for worker in bridge.carries(call)} == {1, 2}
+
+
+@pytest.mark.parametrize(("whisper", "max_calls"), [("", 3), ("max_connections = 6", 1000)])
+async def test_as_many_calls_are_taken_as_the_machine_may_have(
+    tmp_path: Path, whisper: str, max_calls: int
+) -> None:
+    async with machine(tmp_path, whisper=whisper, max_calls=max_calls) as bridge:
+        calls = [await bridge.call() for _ in range(3)]
+        shares = Counter(worker for call in calls for worker in bridge.carries(call))
+        assert sorted(shares.values()) == [1, 2]
+        assert not bridge.lines("call_refused")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="takes a process its descriptors")
+async def test_a_worker_that_cannot_be_started_is_tried_again_and_the_other_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with machine(tmp_path) as bridge:
+        calls = [await bridge.call() for _ in range(2)]
+        (victim,), (healthy,) = (bridge.carries(call) for call in calls)
+        supervisor = bridge.bridge.process.pid
+        limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(bridge.pids[victim], signal.SIGKILL)
+        await until(lambda: bool(bridge.lines("worker_not_started")))
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+        assert bridge.lines("worker_not_started")[0]["error"] == "Too many open files"
+        async with asyncio.timeout(START_S):
+            while len(bridge.lines("worker_ready")) < 3:
+                await asyncio.sleep(0.02)
+        assert bridge.carries(calls[1]) == [healthy]
+        assert [line["worker"] for line in bridge.lines("worker_lost")] == [victim]
+        assert (await bridge.metrics())["bridge_workers_lost_total"] >= 2
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
+async def test_one_that_dies_before_it_is_ready_ends_nobody_else_once_calls_were_taken(
+    tmp_path: Path,
+) -> None:
+    async with machine(tmp_path) as bridge:
+        first = set(bridge.pids.values())
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+        supervisor = bridge.bridge.process.pid
+        await until(lambda: len(children(supervisor) - first) == 2)
+        os.kill(max(children(supervisor) - first), signal.SIGKILL)
+        async with asyncio.timeout(START_S):
+            while len(bridge.lines("worker_ready")) < 4:
+                await asyncio.sleep(0.02)
+        assert len(bridge.lines("worker_lost")) == 3
+        async with bridge.client.get(f"{bridge.url}/readyz") as ready:
+            assert ready.status == 200
 
 
 async def test_a_worker_that_is_told_to_end_does_so_and_another_one_comes(tmp_path: Path) -> None:
