@@ -136,7 +136,7 @@ class WhisperSocket(asyncio.Protocol):
 
     def send_frame(self, pcm: bytes) -> None:
         """Send one binary message of `frames.AUDIO`. Silently nothing once the socket is closing: `receive` tells."""
-        if self._is_open and self._transport is not None:
+        if self._is_open and self._transport is not None and not self._transport.is_closing():
             self._transport.write(frames.audio(pcm))
 
     def send_text(self, text: str) -> None:
