@@ -233,6 +233,8 @@ async def test_a_token_that_comes_to_both_workers_at_once_is_admitted_once(tmp_p
 async def test_what_was_counted_never_goes_back_and_a_dead_worker_is_replaced(tmp_path: Path) -> None:
     async with machine(tmp_path) as bridge:
         ended = [await bridge.call() for _ in range(2)]
+        for call in ended:
+            await bridge.receiver.wait_for_type("transcript.final", 30, call_sid=call.report.call_sid)
         await bridge.hang_up(*ended)
         before = await bridge.metrics()
         assert before["bridge_calls_totalhangup"] == 2
@@ -244,7 +246,7 @@ async def test_what_was_counted_never_goes_back_and_a_dead_worker_is_replaced(tm
                 seen.append(await bridge.metrics())
         seen.append(await bridge.metrics())
         for name in ("bridge_calls_totalhangup", "bridge_finals_totalinbound", "bridge_tick_seconds_count"):
-            values = [figures.get(name, 0.0) for figures in seen]
+            values = [figures[name] for figures in seen]
             assert values == sorted(values), name
         assert seen[-1]["bridge_workers_lost_total"] == 1
         (lost,) = bridge.lines("worker_lost")
