@@ -20,6 +20,8 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     """Whether it takes new calls: else it is about to end."""
     fullness: int = 0
     """0: it has a place for a new call; 1: only for such as it keeps one for; 2: for none."""
+    unsure: int = 0
+    """How many of its load are connections that have not shown yet what they are."""
 
 
 NOTHING: Final = Report(0, 0, taking=True)
@@ -38,6 +40,11 @@ class Standing:
     """When the last one was: smaller is longer ago."""
 
     @property
+    def streams(self) -> int:
+        """Those that it certainly has."""
+        return self.report.load - self.report.unsure
+
+    @property
     def load(self) -> int:
         """Its streams; what is on its way to it counts as one."""
         return self.report.load + max(0, self.passed - self.report.taken)
@@ -48,8 +55,11 @@ class Standing:
         self.turn = turn
 
 
-def rank(standing: Standing, now: float) -> tuple[bool, bool, int, int, int]:
-    """By what workers are sorted: the first is to have the next connection, the second if that one cannot take it."""
+def rank(standing: Standing, now: float) -> tuple[bool, bool, int, int, int, int]:
+    """By what workers are sorted: the first is to have the next connection, the second if that one cannot take it.
+
+    Of two with the same load the one with fewer streams is first: the rest of it is mostly questions just answered.
+    """
     stands_still = now - standing.heard_at >= SILENT_S
     report = standing.report
-    return not report.taking, stands_still, report.fullness, standing.load, standing.turn
+    return not report.taking, stands_still, report.fullness, standing.load, standing.streams, standing.turn

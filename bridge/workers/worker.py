@@ -145,8 +145,12 @@ class Worker:
 
     @web.middleware
     async def _show(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A connection has shown what it is: if a stream, it is counted as one now."""
+        """A connection has shown what it is: if a stream, it is counted as one now.
+
+        That is told before the answer goes out: what Twilio sends upon it is led by how things are then.
+        """
         self._new.pop(request.protocol, None)
+        asyncio.get_running_loop().call_soon(self._report)  # when the handler has noted its stream
         try:
             return await handler(request)
         finally:
@@ -165,6 +169,7 @@ class Worker:
             self._door.count,
             taking=not self._stop.is_set(),
             fullness=2 if self._door.crowded else self._streams.fullness,
+            unsure=len(self._new),
         )
         if report != self._told:
             self._told = report

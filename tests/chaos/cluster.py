@@ -16,6 +16,7 @@ from bridge.local.twilio.rest import RestApi
 from bridge.local.twilio.script import FRAME_MS
 from tests.chaos.port import free_port
 from tests.chaos.side import Side, voices
+from tests.chaos.stalls import Stalls
 from tests.doubles.bridge import ACCOUNT, PUBLIC_URL, SECRET
 from tests.doubles.front import Front
 from tests.doubles.numbered import NumberedWhisper
@@ -62,6 +63,8 @@ class Cluster:
         self.mode = mode
         self._server = server
         self._open = AsyncExitStack()
+        self._stalls = Stalls(lambda: [node.process.pid for node in self.nodes.values()])
+        self._looking: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:
@@ -72,6 +75,7 @@ class Cluster:
             self._open = opening.pop_all()
         alone = f"http://127.0.0.1:{next(iter(self.ports.values()))}"
         self.url = self.front.url if len(self.ports) > 1 else alone
+        self._looking = asyncio.create_task(self._stalls.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -79,7 +83,8 @@ class Cluster:
             await self.kill(name)
         for task in self.calls.values():
             task.cancel()
-        await asyncio.gather(*self.calls.values(), return_exceptions=True)
+        self._looking.cancel()
+        await asyncio.gather(*self.calls.values(), self._looking, return_exceptions=True)
         await self._open.aclose()
 
     def around(self, name: str) -> Around:
@@ -167,7 +172,7 @@ class Cluster:
     @property
     def late_ms(self) -> int:
         """How long this machine stood still, at most: what was sent then, or came then, can have no exacter place."""
-        return math.ceil(max(call.report.lateness.max_ms for call in self.calls))
+        return math.ceil(max(call.report.lateness.max_ms for call in self.calls) + self._stalls.longest_ms)
 
     def require_sound(self) -> None:
         """Raise an AssertionError if a bridge that has ended logged a defect."""

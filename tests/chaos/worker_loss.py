@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.call.clock import milliseconds
+from bridge.call.track import JOIN
 from bridge.local.deliveries import judge
 from bridge.local.twilio.call import SimulatedCall
 from bridge.local.twilio.script import FRAME_MS
@@ -33,6 +35,10 @@ GONE_S: Final = 2.0
 """Within so long the workers are gone whose leading process was killed."""
 
 END_S: Final = 60.0
+
+
+JOIN_MS: Final = milliseconds(JOIN)
+"""So little between two streams counts as silence."""
 
 
 @dataclass(slots=True)
@@ -127,8 +133,12 @@ async def lose(
                 side, cluster.receiver.received, said_ms(side.call), cuts_of(side.call, mode)
             )
             again = len(side.call.report.streams) - 1
-            assert len(gaps) == again, f"{figures}: {side.track} has gaps {gaps} of {again} losses"
-            figures.off_ms += [_off_ms(cluster, side.call, number, gap) for number, gap in enumerate(gaps)]
+            figures.off_ms += [
+                off
+                for stream in range(again)
+                if (off := _off_ms(cluster, side.call, stream, gaps)) is not None
+            ]
+            assert not gaps, f"{figures}: {side.track} has gaps {gaps} beside those of {again} losses"
     figures.told.require()
     return figures
 
@@ -208,11 +218,18 @@ class Crew:
         return [line for line in self._cluster.nodes["a"].lines if line["event"] == event]
 
 
-def _off_ms(cluster: Cluster, call: SimulatedCall, stream: int, gap: Span) -> int:
-    """How far the end of the gap after a stream is from the next one's first sample. It begins where that one broke off."""
+def _off_ms(cluster: Cluster, call: SimulatedCall, stream: int, gaps: list[Span]) -> int | None:
+    """How far the end of the gap after a stream is from the next one's first sample; it is taken from `gaps`.
+
+    It begins where that stream broke off. None if there is none, as so little was missed that it counts as silence.
+    """
     frames = call.report.streams[stream].frames // len(TRACKS[cluster.mode])
     went, began = began_ms(call, stream) + frames * FRAME_MS, began_ms(call, stream + 1)
     slack = SLACK_MS + cluster.late_ms
+    if not gaps or gaps[0][0] > began + slack:
+        assert began - went <= JOIN_MS + slack, f"no gap between {went} ms and {began} ms"
+        return None
+    gap = gaps.pop(0)
     assert went - CUT_MS - slack <= gap[0] <= went + slack, (
         f"a gap {gap} after a stream that went until {went} ms"
     )

@@ -27,11 +27,23 @@ def test_what_is_on_its_way_counts_as_a_stream() -> None:
     assert chosen == [0, 1, 0, 1, 0, 1]
 
 
+def test_a_stream_that_is_certain_counts_before_a_question_whose_answer_was_not_reported_yet() -> None:
+    streaming = Standing(0.0, Report(1, 1, taking=True), passed=1, turn=1)
+    answering = Standing(0.0, passed=1, turn=2)
+    waiting = Standing(0.0, Report(1, 1, taking=True, unsure=1), passed=1, turn=3)
+    assert sorted([streaming, waiting, answering], key=lambda each: rank(each, 0.0)) == [
+        answering,
+        waiting,
+        streaming,
+    ]
+
+
 def test_a_worker_that_was_replaced_gets_calls_until_it_has_as_many() -> None:
     standings = [Standing(0.0, Report(5, 5, taking=True), passed=5), Standing(0.0)]
     for turn in range(5):
         assert first(standings) == 1
         standings[1].pass_on(turn + 1)
+    standings[1].report = Report(5, 5, taking=True)
     assert first(standings) == 0
 
 

@@ -80,7 +80,7 @@ async def test_a_connection_counts_as_a_stream_until_it_shows_that_it_is_none(tm
             accepted, _ = listener.accept()
             with client, accepted:
                 assert send(door, accepted)
-            await report(heard, Report(2, 1, taking=True))
+            await report(heard, Report(2, 1, taking=True, unsure=1))
             await report(heard, Report(1, 1, taking=True))  # it has brought no request for a while
             streams.clear()
             await report(heard, Report(0, 1, taking=True))

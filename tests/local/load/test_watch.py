@@ -1,3 +1,4 @@
+import mmap
 import os
 
 import pytest
@@ -8,10 +9,12 @@ from bridge.local.load.watch import Watch
 
 async def test_what_was_used_is_told_for_each_minute_of_calls() -> None:
     async with Watch([os.getpid(), os.getpid()], lambda: 3) as watch:
-        held = b"x" * (6 << 20)
-        sum(range(300_000))
-        watch.look()
-        del held
+        with mmap.mmap(
+            -1, 6 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        ) as held:  # of no allocator's store
+            held.write(bytes([1]) * len(held))
+            sum(range(300_000))
+            watch.look()
 
     figures = watch.figures(call_minutes=0.5)
 
