@@ -18,7 +18,8 @@ async def test_a_process_that_waits_for_a_processor_is_noticed_and_one_that_slee
     for name, code in (("spins", spin), ("sleeps", sleep)):
         two = [await _python(code) for _ in range(2)]
         try:
-            stalls[name] = Stalls(lambda two=two: [each.pid for each in two])
+            pids = [each.pid for each in two]
+            stalls[name] = Stalls(pids.copy)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stalls[name].run(), 1.0)
         finally:
