@@ -74,11 +74,12 @@ class Feed:
         call = self.call
         if call is None or call.ending or call.carrier.generation != self._generation:
             return call is not None and call.leaving  # one that is handed over is closed by that
+        media = self._stream.media(text)
+        if media is not None:
+            call.media(media.track, self._believed(media.timestamp_ms), media.audio)
+            return True
         for event in self._stream.receive(text):
-            if isinstance(event, Media):
-                call.media(event.track, self._believed(event.timestamp_ms), event.audio)
-            else:
-                self._act(event)
+            self._act(event)
         return not self.over
 
     async def _begin(self, start: Start) -> None:

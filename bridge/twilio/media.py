@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -50,12 +50,14 @@ class Start:
     parameters: dict[str, str]
 
 
-class Media(msgspec.Struct, frozen=True, gc=False):
+class Media(
+    msgspec.Struct, frozen=True, gc=False, rename={"timestamp_ms": "timestamp", "audio": "payload"}.get
+):
     """Audio (mu-law, 8 kHz) of one track. `timestamp_ms` counts from the stream's start; None if unreadable."""
 
     track: Track
-    timestamp_ms: int | None
-    audio: bytes
+    timestamp_ms: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)] | None
+    audio: Annotated[bytes, msgspec.Meta(min_length=1, max_length=LONGEST_AUDIO)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +90,12 @@ class Ignored:
 Event = Start | Media | Dtmf | Stop | Refused | Ignored
 
 
-class _Audio(msgspec.Struct):
-    track: str
-    payload: bytes  # msgspec decodes the base64
-    timestamp: str | int = ""
-
-
-class _MediaMessage(msgspec.Struct, tag_field="event", tag="media"):
-    media: _Audio
+class _MediaMessage(msgspec.Struct, gc=False, tag_field="event", tag="media"):
+    media: Media  # its base64 is decoded too
     streamSid: str = ""  # noqa: N815 - Twilio's name
 
 
-_FAST: Final = msgspec.json.Decoder(_MediaMessage)
+_WELL_FORMED: Final = msgspec.json.Decoder(_MediaMessage, strict=False)  # numbers may be strings
 
 
 class MediaStream:
@@ -109,18 +105,20 @@ class MediaStream:
         self.start: Start | None = None
         self._stopped = False
         self._early: deque[Media] = deque(maxlen=EARLY_MEDIA)
+        self._live = ""  # the stream's id, between `start` and `stop`
+
+    def media(self, text: bytes) -> Media | None:
+        """The audio of a message that is as Twilio sends it while the stream goes on; any other is for `receive`."""
+        try:
+            message = _WELL_FORMED.decode(text)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        return message.media if message.streamSid == self._live != "" else None
 
     def receive(self, text: bytes) -> list[Event]:
         """What a message means; more than one event only when `start` frees audio that came before it."""
-        try:
-            message = _FAST.decode(text)
-        except (msgspec.MsgspecError, RecursionError):
-            return self._receive_other(text)
-        media = message.media
-        return [self._media(message.streamSid, media.track, media.timestamp, media.payload)]
-
-    def _receive_other(self, text: bytes) -> list[Event]:
-        """Every message that is not a well-formed `media`."""
+        if (media := self.media(text)) is not None:
+            return [media]
         try:
             message = json.loads(text.decode())
         except (ValueError, RecursionError):
@@ -187,6 +185,7 @@ class MediaStream:
             if isinstance(named, list)
             else []
         )
+        self._live = stream_sid
         self.start = Start(
             stream_sid, call_sid, _text(body.get("accountSid")), list(dict.fromkeys(tracks)), parameters
         )
@@ -200,6 +199,7 @@ class MediaStream:
         if self._stopped:
             return Ignored("second_stop")
         self._stopped = True
+        self._live = ""
         return Stop()
 
     def _dtmf(self, message: Mapping[str, Any]) -> Event:

@@ -63,6 +63,8 @@ class Streams:
         self.admission = Admission(
             _Live(calls), max_calls=config.server.max_calls, max_connections=config.whisper.max_connections
         )
+        self.changed: Callable[[], None] = lambda: None
+        """Is called when one more has been let in."""
         self._gate = gate
         self._calls = calls
         self._settings = settings
@@ -164,6 +166,7 @@ class Streams:
         admitted = await self._admit(functools.partial(self._hang_up, socket), start)
         if isinstance(admitted, Call):
             self.admission.begin(start.call_sid)
+            self.changed()
         return admitted
 
     async def _admit(self, hang_up: Callable[[int], None], start: Start) -> Call | Refused:

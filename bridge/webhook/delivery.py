@@ -256,7 +256,8 @@ class Delivery:
 
     def _keep_place(self, call_sid: str, endpoint: str, now: float) -> bool:
         """Keep a place for a lane that will be leased with what is published, unless others come before it."""
-        if not self._at_rest or self._means.closing.is_set() or endpoint in self._full:
+        waits = self._outbox.wake.is_set()  # something that the pump has not seen yet
+        if not self._at_rest or waits or self._means.closing.is_set() or endpoint in self._full:
             return False
         breaker, lane = self._breaker(endpoint), lane_name(endpoint, call_sid)
         room = min(breaker.room(now), self._free() - breaker.working)

@@ -61,6 +61,9 @@ class Others(Protocol):
 class Streams(Sized, Protocol):
     """The media streams of a bridge; how many there are says how busy it is."""
 
+    changed: Callable[[], None]
+    """Is called when one more has been let in."""
+
     @property
     def fullness(self) -> int:
         """As `Report` has it."""

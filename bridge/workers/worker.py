@@ -86,6 +86,7 @@ class Worker:
         app.middlewares.append(self._show)
         app.on_response_prepare.append(self._one_request_each)
         self._streams = streams
+        streams.changed = self._report
         self._runner = runner_of(app)
         await self._runner.setup()
         return self._runner

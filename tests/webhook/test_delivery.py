@@ -99,6 +99,16 @@ async def test_a_new_event_takes_no_place_from_lanes_that_wait_for_one(line: Any
     assert receiver.ids() == [f"evt_CA{n}_1" for n in range(1, 7)], "the longest due first"
 
 
+async def test_what_the_pump_has_not_seen_yet_comes_before_a_new_event(line: Any, receiver: Any) -> None:
+    await line.start()
+    await line.until_idle()
+    endpoint, now = receiver.url(), time.monotonic()
+    line.outbox.wake.set()  # somebody has stored an event; the pump runs when this task waits
+    assert not line.delivery._keep_place("CA1", endpoint, now)
+    await line.until_idle()
+    assert line.delivery._keep_place("CA1", endpoint, now)
+
+
 async def test_while_the_pump_looks_for_due_lanes_a_new_event_waits_for_it(
     line: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.doubles.bridge import settings
 
 class Streams(list[Any]):
     fullness = 0
+    changed: Callable[[], None]
 
 
 @asynccontextmanager
@@ -88,6 +89,20 @@ async def test_a_connection_counts_as_a_stream_until_it_shows_that_it_is_none(tm
             await report(heard, Report(0, 1, taking=True, fullness=2))
             stop.set()
             await report(heard, Report(0, 1, taking=False, fullness=2))
+
+
+async def test_that_a_stream_was_let_in_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.workers.worker.LOOK_S", 60.0)
+    streams = Streams()
+    heard: asyncio.Queue[Report] = asyncio.Queue()
+    async with worker(tmp_path, streams=streams, heard=heard):
+        await report(heard, Report(0, 0, taking=True))
+        streams.append(object())
+        streams.fullness = 2
+        streams.changed()
+        await report(heard, Report(1, 0, taking=True, fullness=2))
 
 
 async def test_a_connection_is_closed_behind_its_answer(tmp_path: Path) -> None:
