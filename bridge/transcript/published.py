@@ -4,7 +4,6 @@ Before a point everything is settled. After it there are runs, the stretches tha
 the same audio twice on one socket, or forget an utterance and say it later, between two others.
 """
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +37,7 @@ class Published:
         """What lies before this is settled."""
         self.last_text = last_text
         """The latest final when the socket began, empty once it has said something itself."""
-        self._runs: deque[_Run] = deque(maxlen=RUNS)
+        self._runs: list[_Run] = []
 
     def add(self, heard: "Heard") -> None:
         """A final of this socket was published."""
@@ -52,6 +51,7 @@ class Published:
                 self._runs.append(run)
             run = _Run(word.start, word.end, word.word)
         self._runs.append(run)
+        del self._runs[:-RUNS]
 
     def has(self, start: int, end: int, word: str = "") -> bool:
         """Whether what was heard from `start` to `end` was published before, judged by its middle."""

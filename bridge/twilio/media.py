@@ -8,7 +8,6 @@ import base64
 import binascii
 import json
 import re
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -104,7 +103,7 @@ class MediaStream:
     def __init__(self) -> None:
         self.start: Start | None = None
         self._stopped = False
-        self._early: deque[Media] = deque(maxlen=EARLY_MEDIA)
+        self._early: list[Media] = []
         self._live = ""  # the stream's id, between `start` and `stop`
 
     def media(self, text: bytes) -> Media | None:
@@ -146,6 +145,7 @@ class MediaStream:
         media = Media(name, _milliseconds(timestamp), audio)
         if self.start is None:
             self._early.append(media)
+            del self._early[:-EARLY_MEDIA]
             return Ignored("media_before_start")
         return media
 
@@ -189,7 +189,7 @@ class MediaStream:
         self.start = Start(
             stream_sid, call_sid, _text(body.get("accountSid")), list(dict.fromkeys(tracks)), parameters
         )
-        early, self._early = self._early, deque()
+        early, self._early = self._early, []
         return [self.start, *early]
 
     def _stop(self, message: Mapping[str, Any]) -> Event:

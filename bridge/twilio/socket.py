@@ -7,7 +7,6 @@ frames go through websockets' protocol, which knows the rules.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -64,7 +63,7 @@ class Socket(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._news = asyncio.Event()
         self._fault: Exception | None = None
-        self._kept: deque[bytes] = deque()
+        self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._take: Take = self._keep
         self._rest = bytearray()  # the beginning of a frame
@@ -90,7 +89,7 @@ class Socket(asyncio.Protocol):
                 return None
             self._news.clear()
             await self._news.wait()
-        text = self._kept.popleft()
+        text = self._kept.pop(0)
         self._kept_bytes -= len(text)
         self._read_on()
         return text
@@ -101,7 +100,7 @@ class Socket(asyncio.Protocol):
         Raises `Unruly`, and what `take` raises.
         """
         while self._kept:
-            if not take(self._kept.popleft()):
+            if not take(self._kept.pop(0)):
                 return
         self._kept_bytes = 0
         self._take = take

@@ -1,7 +1,6 @@
 """What one socket and its server say to each other, from the start message to `finished`."""
 
 import asyncio
-from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -89,7 +88,7 @@ class Conversation:
         self._vigil = Vigil(self._opened_at, knows_health=endpoint.knows_health)
         self._asked_at = float("-inf")
         self._waiting_since: float | None = None  # the end of audio, or the last final after it
-        self._recent: deque[Transcription] = deque(maxlen=RECENT)
+        self._recent: list[Transcription] = []
         self._aborted = ""  # why
         socket.send_text(protocol.start_message(self._dialect, whisper))
 
@@ -181,6 +180,7 @@ class Conversation:
             if said in self._recent and _can_be_told_apart(said):
                 return  # a server that repeats itself: the same words are not said twice at the same time
             self._recent.append(said)
+            del self._recent[:-RECENT]
         await self._listening.understood(said)
         if said.is_final and self.audio_ended:
             self.finals_at_end += 1

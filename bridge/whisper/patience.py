@@ -4,7 +4,8 @@ A busy server may be slow, so patience learns: it is three times what the server
 all speech can be understood, a song for one: patience doubles whenever the witness understood no more.
 """
 
-from collections import deque
+from array import array
+from bisect import bisect_right
 from typing import Final
 
 from bridge.audio import mulaw
@@ -27,20 +28,21 @@ class Patience:
 
     def __init__(self) -> None:
         self.seconds = LEAST_S
-        self._marks: deque[tuple[float, int]] = deque()  # when audio up to an offset had been sent
+        # When audio up to an offset had been sent, second by second: as arrays, for there are many sessions.
+        self._at, self._offsets = array("d"), array("q")
         self._heard_at = float("-inf")
 
     def restart(self) -> None:
         """A new socket: nothing has been sent yet."""
-        self._marks.clear()
+        del self._at[:], self._offsets[:]
 
     def mark(self, now: float, sent_until: int) -> int | None:
         """Audio up to `sent_until` was sent; returns the offset before which a final is due by now, if any."""
-        self._marks.append((now, sent_until))
-        while len(self._marks) > 1 and self._marks[1][0] <= now - self.seconds:
-            self._marks.popleft()
-        at, offset = self._marks[0]
-        return offset if now - max(at, self._heard_at) >= self.seconds else None
+        self._at.append(now)
+        self._offsets.append(sent_until)
+        old = max(0, bisect_right(self._at, now - self.seconds) - 1)
+        del self._at[:old], self._offsets[:old]
+        return self._offsets[0] if now - max(self._at[0], self._heard_at) >= self.seconds else None
 
     def partial(self, now: float) -> None:
         """The server understood a part of what is being said: it hears."""
@@ -49,9 +51,9 @@ class Patience:
     def in_vain(self) -> None:
         """A witness understood no more: the server is given more time."""
         self.seconds = min(MOST_S, 2 * self.seconds)
-        self._marks.clear()
+        self.restart()
 
     def final(self, end: int, now: float) -> None:
         """A final came for audio up to `end`."""
-        sent_at = next((at for at, offset in self._marks if offset >= end), now)
+        sent_at = next((at for at, offset in zip(self._at, self._offsets, strict=True) if offset >= end), now)
         self.seconds = min(MOST_S, max(LEAST_S, LAG_FACTOR * (now - sent_at)))

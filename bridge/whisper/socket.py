@@ -10,7 +10,6 @@ import functools
 import socket as network
 import ssl
 import time
-from collections import deque
 from typing import Final, cast
 
 from websockets.client import ClientProtocol
@@ -79,7 +78,7 @@ class WhisperSocket(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._inbox: deque[str] = deque()
+        self._inbox: list[str] = []
         self._arrived = asyncio.Event()
         self._fragments: list[bytes] = []
         self.writable = False
@@ -152,7 +151,7 @@ class WhisperSocket(asyncio.Protocol):
                 raise SocketClosed(int(self._ws.close_code or 1006), self._ws.close_reason or "")
             self._arrived.clear()
             await self._arrived.wait()
-        message = self._inbox.popleft()
+        message = self._inbox.pop(0)
         if not self._reading and len(self._inbox) < MAX_QUEUE // 2:
             self._reading = True
             if self._transport is not None and not self._lost.done():

@@ -1,6 +1,5 @@
 """How far a track's audio is settled: finalised and stored, or too old and too quiet to be needed again."""
 
-from collections import deque
 from typing import Final
 
 from bridge.audio import mulaw
@@ -44,7 +43,7 @@ class Watermark:
         """Where loud audio begins that it moved over without a final; None once there was one after it."""
         self._aged = -AGE  # what was sent when it was last looked what is old
         self._new_from = start  # loud audio before this is the tail of a finalised word
-        self._loud: deque[tuple[int, int]] = deque()  # stretches past the offset that may be speech
+        self._loud: list[tuple[int, int]] = []  # stretches past the offset that may be speech
         self._listened = start  # those before this are speech
 
     def finalised(self, end: int) -> None:
@@ -107,12 +106,12 @@ class Watermark:
         begin, end = max(span[0], self._listened), span[1]
         within = [(max(first, begin), min(last, end)) for first, last in speech]
         kept = [(0, begin), *within, (end, self._loud[-1][1] if self._loud else end)]
-        self._loud = deque(
+        self._loud = [
             (max(first, least), min(last, most))
             for first, last in self._loud
             for least, most in kept
             if max(first, least) < min(last, most)
-        )
+        ]
         self._listened = max(self._listened, end)
 
     @property
@@ -148,6 +147,6 @@ class Watermark:
         self.offset = max(self.offset, offset)
         self._new_from = max(self._new_from, self.offset)
         while self._loud and self._loud[0][1] <= self._new_from:
-            self._loud.popleft()
+            self._loud.pop(0)
         if self._loud and self._loud[0][0] < self.offset:
             self._loud[0] = (self.offset, self._loud[0][1])

@@ -44,6 +44,12 @@ OTHERS: Final = "others"
 GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 """Errors of a door that nobody is behind any more. Others pass: too many descriptors are under way, or no memory."""
 
+HANGING: Final = 30
+"""Looks without a report after which a worker has to be killed: its calls have gone on elsewhere, its place is wanted.
+
+Not seconds, as the machine may have stood still.
+"""
+
 GONE_S: Final = 5.0
 """How long a process may take to end after the kernel was told to end it."""
 
@@ -70,6 +76,7 @@ class Child:
         self.failed: Failed | None = None
         self.counted: Any = []
         """Its figures as it told them last."""
+        self._looks = 0  # since it reported last
         self.answers: Mapping[str, Answer] = {}
         """What it is answered."""
         self.line: Line
@@ -130,6 +137,12 @@ class Child:
     def heard(self, report: Report, now: float) -> None:
         """It said how it is."""
         self.standing.report, self.standing.heard_at = report, now
+        self._looks = 0
+
+    def hangs(self) -> bool:
+        """Whether it has not reported for `HANGING` looks; to be asked once a second. Said once."""
+        self._looks += self.ready
+        return self._looks == HANGING
 
     async def ended(self) -> int:
         """Wait for its end, and listen to it until then; its exit code, or the signal's number below zero."""

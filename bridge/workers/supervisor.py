@@ -41,6 +41,9 @@ ENDING_S: Final = 200.0
 HURRY_S: Final = 60.0
 """The same after a second signal."""
 
+LOOK_S: Final = 1.0
+"""How often it is looked after the workers; each reports as often."""
+
 COUNT_S: Final = 1.0
 """How long a worker may take to say what it has counted."""
 
@@ -82,7 +85,7 @@ class Supervisor:
             asyncio.create_task(self._keep(number + 1)) for number in range(self._config.server.processes)
         ]
         others = [asyncio.create_task(self._begin()), asyncio.create_task(self._end(signals))]
-        others.append(asyncio.create_task(self._see_them_gone(keepers)))
+        others += map(asyncio.create_task, (self._see_them_gone(keepers), self._look_after_them()))
         try:
             done, _ = await asyncio.wait((*keepers, *others), return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -99,6 +102,15 @@ class Supervisor:
         await asyncio.wait(keepers)
         self._gone.set()
         self._news.set()
+
+    async def _look_after_them(self) -> None:
+        """Kill those that hang, for ever; others take their places."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for child in self._children.values():
+                if child.hangs():
+                    _logger.error("worker_killed", worker=child.number, reason="it hangs")
+                    child.kill()
 
     async def _begin(self) -> None:
         """Lead connections to the workers as soon as all are ready for the first time."""

@@ -100,3 +100,12 @@ async def test_one_that_cannot_be_understood_is_ended(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
         assert await child.ended() == -signal.SIGKILL
     await child.close()
+
+
+def test_one_hangs_that_has_not_reported_for_half_a_minute_of_looks() -> None:
+    child = Child(1, time.monotonic())
+    assert not any(child.hangs() for _ in range(100)), "it is not ready yet"
+    child.ready = True
+    assert not any(child.hangs() for _ in range(told.HANGING - 1))
+    child.heard(Report(0, 0, taking=True), time.monotonic())
+    assert [child.hangs() for _ in range(told.HANGING + 1)] == [False] * (told.HANGING - 1) + [True, False]
