@@ -39,7 +39,6 @@ MEASURE_S = 5.0
 """The figures of the outbox are no older than this, and the time that it takes to count a backlog."""
 
 _Task = asyncio.Task[None]
-_Tasks = set[_Task]
 
 _log = log.get(__name__)
 
@@ -72,9 +71,8 @@ class Delivery:
         self._in_flight = in_flight
         self._per_endpoint = per_endpoint
         self._breakers: dict[str, Breaker] = {}
-        self._lanes: _Tasks = set()
-        # What is stored in the hope of a lease: each keeps the place of its lane.
-        self._stores: _Tasks = set()
+        # Lanes in work, and those of which an event is being stored in the hope of a lease.
+        self._lanes: set[_Task] = set()
         # Lane -> tasks that have it: mostly one, but a lease that ran out is no end of its task.
         self._holders: Counter[str] = Counter()
         self._pump: asyncio.Task[None] | None = None
@@ -102,7 +100,7 @@ class Delivery:
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.gather(self._measuring, return_exceptions=True)
-        if tasks := {*self._stores, *self._lanes}:
+        if tasks := self._lanes.copy():
             await asyncio.wait(tasks, timeout=grace_s)
         for task in tasks:
             task.cancel()
@@ -136,24 +134,34 @@ class Delivery:
         if len(events) != 1 or not self._keep_place(lease.call_sid, events[0].endpoint, now):
             await store()
             return
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A task of ours, as somebody has to work on the lane also when the caller gives up.
-        lane = lane_name(events[0].endpoint, lease.call_sid)
-        task = self._own(self._stores, self._store(store, events[0], now), lane, events[0].endpoint)
-        await asyncio.wait([task])
+        task = self._own(
+            self._store(store, events[0], now, stored),
+            lane_name(events[0].endpoint, lease.call_sid),
+            events[0].endpoint,
+        )
+        await asyncio.wait([task, stored], return_when=asyncio.FIRST_COMPLETED)
+        if stored.done():
+            return
         if task.cancelled():
             raise OutboxDown("The delivery was closed before the outbox had answered.")
         task.result()
 
     async def _store(
-        self, store: Callable[..., Awaitable[list[LaneLease]]], event: Outgoing, now: float
+        self,
+        store: Callable[..., Awaitable[list[LaneLease]]],
+        event: Outgoing,
+        now: float,
+        stored: asyncio.Future[None],
     ) -> None:
+        """Store an event, say so, and work on the lane that was leased with it, if one was."""
         at = self._means.clock()
-        for given in await store(deliverer=self._owner, lease_s=self._means.lease_s):
-            if self._means.closing.is_set():
-                await self._outbox.release(given)
-                continue
+        leases = await store(deliverer=self._owner, lease_s=self._means.lease_s)
+        stored.set_result(None)
+        for given in leases:
             head = Stored(given.lane, given.head, event.sequence, event.event_id, event.type, event.body, at)
-            self._begin(given, now, head)
+            await self._lane(given, now, head).work()
 
     async def measure(self) -> None:
         """Bring the outbox's gauges up to date: call it before `/metrics` is rendered.
@@ -222,7 +230,7 @@ class Delivery:
         self._down = False
         for lease in leases:
             self._breaker(lease.endpoint).take(lease.lane, now)
-            self._begin(lease, now)
+            self._own(self._lane(lease, now).work(), lease.lane, lease.endpoint)
         self._at_rest = not leases
         return 0.0 if leases else self._rest_s(due_s, moves)
 
@@ -247,7 +255,7 @@ class Delivery:
 
     def _free(self) -> int:
         """How many more lanes may be taken up."""
-        return self._in_flight - len(self._lanes) - len(self._stores)
+        return self._in_flight - len(self._lanes)
 
     def _breaker(self, endpoint: str) -> Breaker:
         if endpoint not in self._breakers:
@@ -266,23 +274,21 @@ class Delivery:
         breaker.take(lane, now)
         return True
 
-    def _begin(self, lease: LaneLease, now: float, *events: Stored) -> None:
-        """Work on a lane that has its place, and was leased at `now` or later."""
+    def _lane(self, lease: LaneLease, now: float, *events: Stored) -> Lane:
+        """A lane to work on, which has its place, and was leased at `now` or later."""
         metrics.LANES.labels("claimed").inc()
-        breaker = self._breaker(lease.endpoint)
-        lane = Lane(lease, now + self._means.lease_s, breaker, self._means, events)
-        self._own(self._lanes, lane.work(), lease.lane, lease.endpoint)
+        return Lane(lease, now + self._means.lease_s, self._breaker(lease.endpoint), self._means, events)
 
-    def _own(self, tasks: _Tasks, work: Coroutine[Any, Any, None], lane: str, endpoint: str) -> _Task:
+    def _own(self, work: Coroutine[Any, Any, None], lane: str, endpoint: str) -> _Task:
         """A task that has the lane's place until it ends."""
         self._holders[lane] += 1
         task = _started(work)
-        tasks.add(task)
-        task.add_done_callback(partial(self._put_down, tasks, lane, endpoint))
+        self._lanes.add(task)
+        task.add_done_callback(partial(self._put_down, lane, endpoint))
         return task
 
-    def _put_down(self, tasks: _Tasks, lane: str, endpoint: str, task: _Task) -> None:
-        tasks.discard(task)
+    def _put_down(self, lane: str, endpoint: str, task: _Task) -> None:
+        self._lanes.discard(task)
         if not task.cancelled():
             task.exception()  # who waits is told of it, and who gave up need not be
         self._holders[lane] -= 1
