@@ -108,16 +108,14 @@ class MediaStream:
 
     def media(self, text: bytes) -> Media | None:
         """The audio of a message that is as Twilio sends it while the stream goes on; any other is for `receive`."""
-        try:
-            message = _WELL_FORMED.decode(text)
-        except (msgspec.MsgspecError, RecursionError):
-            return None
-        return message.media if message.streamSid == self._live != "" else None
+        message = _well_formed(text)
+        return message.media if message is not None and message.streamSid == self._live != "" else None
 
     def receive(self, text: bytes) -> list[Event]:
         """What a message means; more than one event only when `start` frees audio that came before it."""
-        if (media := self.media(text)) is not None:
-            return [media]
+        if (well_formed := _well_formed(text)) is not None:
+            media = well_formed.media
+            return [self._media(well_formed.streamSid, media.track, media.timestamp_ms, media.audio)]
         try:
             message = json.loads(text.decode())
         except (ValueError, RecursionError):
@@ -210,6 +208,13 @@ class MediaStream:
         if self.start is None or self._stopped:
             return Ignored("dtmf_outside_stream")
         return Dtmf(digit)
+
+
+def _well_formed(text: bytes) -> _MediaMessage | None:
+    try:
+        return _WELL_FORMED.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 def _format_problem(media_format: Any) -> str:

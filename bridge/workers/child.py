@@ -140,9 +140,9 @@ class Child:
         self._looks = 0
 
     def hangs(self) -> bool:
-        """Whether it has not reported for `HANGING` looks; to be asked once a second. Said once."""
-        self._looks += self.ready
-        return self._looks == HANGING
+        """Whether it takes calls, and has not reported for `HANGING` looks; to be asked once a second."""
+        self._looks += self.ready and self.standing.report.taking
+        return self._looks >= HANGING
 
     async def ended(self) -> int:
         """Wait for its end, and listen to it until then; its exit code, or the signal's number below zero."""

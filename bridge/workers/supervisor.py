@@ -104,13 +104,13 @@ class Supervisor:
         self._news.set()
 
     async def _look_after_them(self) -> None:
-        """Kill those that hang, for ever; others take their places."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            for child in self._children.values():
-                if child.hangs():
-                    _logger.error("worker_killed", worker=child.number, reason="it hangs")
-                    child.kill()
+        """Kill those that hang while another one works: it has their calls by then. When all hang it is the machine."""
+        while not self._gone.is_set():
+            await _first(self._gone.wait(), timeout_s=LOOK_S)
+            hanging = [child for child in self._children.values() if child.hangs()]
+            for child in hanging if len(hanging) < len(self._ready()) else ():
+                _logger.error("worker_killed", worker=child.number, reason="it hangs")
+                child.kill()
 
     async def _begin(self) -> None:
         """Lead connections to the workers as soon as all are ready for the first time."""

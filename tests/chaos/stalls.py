@@ -1,6 +1,7 @@
 """How long processes had to wait for a processor: what came meanwhile could have no exacter place."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ class Stalls:
         self.longest_ms = 0.0
         self._pids = pids
         self._waited: dict[int, int] = {}
+        self._looked_at = time.monotonic()
 
     async def run(self) -> None:
         """Look again and again, for ever."""
@@ -24,10 +26,11 @@ class Stalls:
             await asyncio.sleep(LOOK_S)
 
     def _look(self) -> None:
-        waited = dict(_waited_ns(self._pids()))
+        waited, now = dict(_waited_ns(self._pids())), time.monotonic()
+        part = min(1.0, LOOK_S / (now - self._looked_at))  # this task may have been late itself
         for pid, now_ns in waited.items():
-            self.longest_ms = max(self.longest_ms, (now_ns - self._waited.get(pid, now_ns)) / 1e6)
-        self._waited = waited
+            self.longest_ms = max(self.longest_ms, part * (now_ns - self._waited.get(pid, now_ns)) / 1e6)
+        self._waited, self._looked_at = waited, now
 
 
 def _waited_ns(pids: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -83,6 +83,7 @@ async def run(
         place = directory / str(number)
         place.mkdir()
         figures.append(await lose(place, mode, workers=workers, kills=kills, calls=calls))
+    assert all(each.off_ms for each in figures), "no gap was measured"
     return "; ".join(map(str, figures))
 
 

@@ -108,4 +108,8 @@ def test_one_hangs_that_has_not_reported_for_half_a_minute_of_looks() -> None:
     child.ready = True
     assert not any(child.hangs() for _ in range(told.HANGING - 1))
     child.heard(Report(0, 0, taking=True), time.monotonic())
-    assert [child.hangs() for _ in range(told.HANGING + 1)] == [False] * (told.HANGING - 1) + [True, False]
+    assert [child.hangs() for _ in range(told.HANGING + 1)] == [False] * (told.HANGING - 1) + [True, True]
+    child.heard(Report(0, 0, taking=False), time.monotonic())
+    assert not any(child.hangs() for _ in range(100)), (
+        "it has told that it is about to end, and is waited for"
+    )
