@@ -39,6 +39,7 @@ MEASURE_S = 5.0
 """The figures of the outbox are no older than this, and the time that it takes to count a backlog."""
 
 _Task = asyncio.Task[None]
+_Store = Callable[..., Awaitable[list[LaneLease]]]
 
 _log = log.get(__name__)
 
@@ -134,13 +135,10 @@ class Delivery:
         if len(events) != 1 or not self._keep_place(lease.call_sid, events[0].endpoint, now):
             await store()
             return
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        event, stored = events[0], asyncio.get_running_loop().create_future()
+        work = self._store(store, event, now, stored)
         # A task of ours, as somebody has to work on the lane also when the caller gives up.
-        task = self._own(
-            self._store(store, events[0], now, stored),
-            lane_name(events[0].endpoint, lease.call_sid),
-            events[0].endpoint,
-        )
+        task = self._own(work, lane_name(event.endpoint, lease.call_sid), event.endpoint)
         await asyncio.wait([task, stored], return_when=asyncio.FIRST_COMPLETED)
         if stored.done():
             return
@@ -148,13 +146,7 @@ class Delivery:
             raise OutboxDown("The delivery was closed before the outbox had answered.")
         task.result()
 
-    async def _store(
-        self,
-        store: Callable[..., Awaitable[list[LaneLease]]],
-        event: Outgoing,
-        now: float,
-        stored: asyncio.Future[None],
-    ) -> None:
+    async def _store(self, store: _Store, event: Outgoing, now: float, stored: asyncio.Future[None]) -> None:
         """Store an event, say so, and work on the lane that was leased with it, if one was."""
         at = self._means.clock()
         leases = await store(deliverer=self._owner, lease_s=self._means.lease_s)
