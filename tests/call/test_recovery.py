@@ -449,7 +449,9 @@ async def test_audio_of_a_call_that_another_process_has_is_told_after_the_calls_
     async def nobody(*_: Any) -> bool:
         return False
 
-    monkeypatch.setattr(Reaper, "look", nobody)  # the other one works, though this outbox knows of no life of it
+    monkeypatch.setattr(
+        Reaper, "look", nobody
+    )  # the other one works, though this outbox knows of no life of it
     async with world.bridge() as bridge:
         outbox = bridge._services.outbox
         lease = await outbox.own_call(call.report.call_sid, "another", b"")
